@@ -1,0 +1,1 @@
+"""The MCP wire, live and replayed, and the commands."""

@@ -1,0 +1,126 @@
+"""The `firefly-proxy` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from recorder.errors import FireflyError
+
+DB = click.option(
+    "--db",
+    required=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The recording, an SQLite file.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="firefly-proxy")
+def cli() -> None:
+    """Record real MCP servers, and replay the recording in their place.
+
+    \b
+    firefly-proxy record --db world.db -- uvx mcp-server-time
+    firefly-proxy show   --db world.db
+    firefly-proxy replay --db world.db
+    """
+
+
+@cli.command()
+@DB
+@click.option(
+    "--name", metavar="NAME", help="The server's name in the recording [default: the command's base name]."
+)
+@click.option(
+    "--group",
+    metavar="GROUP",
+    help="The task or start state that repeated sessions share [default: a hash of the server's configuration].",
+)
+@click.option("--run", metavar="RUN", help="Which repetition of the group this is.")
+@click.option("--url", metavar="URL", help="Record the streamable HTTP server at URL instead of a command.")
+@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Sent to URL; repeatable.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Take the server from a client's mcpServers JSON.",
+)
+@click.option("--server", metavar="NAME", help="Which server of --config.")
+@click.option(
+    "--redact",
+    metavar="NAME",
+    multiple=True,
+    help="An environment variable or header whose value is secret; repeatable. Names with KEY, TOKEN, SECRET, "
+    "PASSWORD or AUTH in them always are.",
+)
+@click.option(
+    "--durable", is_flag=True, help="Sync every commit to disk: survives the loss of power, and is slower."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def record(
+    db: Path,
+    name: str | None,
+    group: str | None,
+    run: str | None,
+    url: str | None,
+    headers: tuple[str, ...],
+    config: Path | None,
+    server: str | None,
+    redact: tuple[str, ...],
+    durable: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Pass a client's conversation through to a server, and record it.
+
+    Speaks MCP on standard input and output, so it stands where the server's command stood in a client's
+    configuration. A reply is released only once it is on disk.
+
+    \b
+    firefly-proxy record --db world.db -- npx -y @modelcontextprotocol/server-memory
+    firefly-proxy record --db world.db --url https://example.com/mcp --header 'Authorization: Bearer …'
+    firefly-proxy record --db world.db --config ~/.cursor/mcp.json --server github
+    """
+    from firefly_proxy.record import record as run_record
+    from firefly_proxy.server_config import from_command, from_file, from_url
+
+    if sum(map(bool, (command, url, config))) != 1:
+        raise click.UsageError("name one server: a command after --, --url URL, or --config FILE")
+    if server and not config:
+        raise click.UsageError("--server goes with --config")
+    if headers and not url:
+        raise click.UsageError("--header goes with --url")
+    if command:
+        target = from_command(command, name)
+    elif url:
+        target = from_url(url, headers, name)
+    else:
+        assert config is not None
+        target = from_file(config, server, os.environ, name)
+    ending = run_record(target, db, group=group, run=run, redact=redact, durable=durable)
+    if ending.failure:
+        click.echo(f"firefly-proxy: {ending.failure}", err=True)
+    leave(ending.exit_code)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process without waiting for readers of standard output."""
+    sys.exit(exit_code)
+
+
+def main() -> None:
+    """Run the command; an error that the operator can fix is one line on standard error."""
+    try:
+        cli.main(prog_name="firefly-proxy")
+    except FireflyError as error:
+        click.echo(f"firefly-proxy: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

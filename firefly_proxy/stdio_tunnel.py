@@ -1,0 +1,361 @@
+"""Lines from a client to a server process and back, unchanged and in order, each seen by a tap first.
+
+One thread, one `poll` loop: this is what lets a proxied call cost so little (see tests/bench). Our own
+standard input and output stay in blocking mode, since that mode is shared with whoever holds them, too;
+a write to them is one that `poll` has promised room for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from firefly_proxy.process_tree import StartError, end_descendants, start
+from recorder.frame import Direction, read_line
+
+READ_SIZE = 1 << 16
+"""Bytes; what a pipe holds."""
+
+SURE_WRITE = select.PIPE_BUF
+"""Bytes that a pipe takes without blocking once `poll` says it is writable."""
+
+MAX_QUEUED = 1 << 20
+"""Bytes that wait for a slow reader before we stop reading what is meant for it."""
+
+EOF_GRACE_S = 1.5
+"""Time for a server to end by itself once its client has closed; clients wait about two seconds."""
+
+ANSWER_GRACE_S = 5.0
+"""Time without a word from a server that still owes answers: a client may close as soon as it has asked."""
+
+MAX_GRACE_S = 30.0
+"""Time after which a server that owes an answer and talks of something else is ended all the same."""
+
+DRAIN_S = 0.3
+"""How long to read on after a server has ended, from a pipe that its children hold open."""
+
+REFUSE_S = 30.0
+"""How long to wait for the `initialize` that tells the client why the server is not there."""
+
+STDERR_TAIL = 20
+"""Lines of a server's standard error to show when it fails."""
+
+UPSTREAM_FAILED = -32000
+"""JSON-RPC error code of a reply that we give in the place of a server that could not be started."""
+
+
+class Tap(Protocol):
+    """Sees every line before it is passed on. What it raises ends the tunnel."""
+
+    def record(self, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
+        """Take note of the lines and say which may be passed on."""
+
+    def record_own(self, line: bytes) -> None:
+        """Take note of a line that the tunnel itself says to the client."""
+
+    def unanswered(self) -> list[tuple[object, str]]:
+        """Id and method of the client's requests that wait for a reply, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a tunnel ended."""
+
+    session: str
+    server: str
+    exit_code: int
+    """For our own process: the server's, or 128 and the number of the signal that ended one of us."""
+    failure: str | None = None
+    """What to tell the operator, when the server is to blame."""
+
+
+def run_tunnel(
+    command: Sequence[str], tap: Tap, *, env: Mapping[str, str] | None = None, cwd: str | None = None
+) -> Ending:
+    """Connect our standard streams with a new server process until either side is done.
+
+    Args:
+        env: The server's whole environment; ours if `None`.
+    """
+    with _Signals() as signals:
+        try:
+            process = start(command, env=env, cwd=cwd)
+        except StartError as error:
+            _refuse(tap, signals, str(error))
+            return Ending("the server could not be started", str(error), 127, str(error))
+        try:
+            return _Tunnel(command, process, tap, signals).run()
+        finally:
+            end_descendants()
+
+
+class _Tunnel:
+    def __init__(
+        self, command: Sequence[str], process: subprocess.Popen[bytes], tap: Tap, signals: _Signals
+    ) -> None:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        self._command, self._process, self._tap, self._signals = command, process, tap, signals
+        self._server_out, self._server_err = process.stdout.fileno(), process.stderr.fileno()
+        os.set_blocking(process.stdin.fileno(), False)
+        self._server_in = process.stdin
+        self._to_server = _Outlet(process.stdin.fileno())
+        self._to_client = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
+        self._from_client, self._from_server = _Lines(), _Lines()
+        self._stderr: deque[bytes] = deque(maxlen=STDERR_TAIL)
+        self._stderr_lines = _Lines()
+        self._client_open = self._server_open = self._stderr_open = True
+        self._spoke = False
+        self._heard_at = self._owing_at = time.monotonic()
+        self._client_closed_at: float | None = None
+
+    def run(self) -> Ending:
+        while True:
+            for fd, events in self._poll().poll(self._timeout_s() * 1000):
+                if fd == self._signals.fd:
+                    if number := self._signals.ending():
+                        return self._ended(f"signal {number.name}", 128 + number)
+                    self._process.poll()
+                elif fd == self._to_client.fd:
+                    if events & (select.POLLERR | select.POLLNVAL | select.POLLHUP):
+                        return self._ended("the client went away")
+                    self._to_client.flush()
+                elif fd == self._to_server.fd:
+                    self._to_server.flush()
+                elif fd == sys.stdin.fileno():
+                    self._read_client()
+                elif fd == self._server_out:
+                    self._read_server()
+                else:
+                    self._read_stderr()
+            if self._to_client.broken:
+                return self._ended("the client went away")
+            if not self._client_open and not self._to_server.queued:
+                self._server_in.close()
+            if self._is_over():
+                return self._over()
+
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self._signals.fd, select.POLLIN)
+        poll.register(self._to_client.fd, select.POLLOUT if self._to_client.queued else 0)
+        if self._to_server.queued:
+            poll.register(self._to_server.fd, select.POLLOUT)
+        if self._client_open and self._to_server.queued < MAX_QUEUED:
+            poll.register(sys.stdin.fileno(), select.POLLIN)
+        if self._server_open and self._to_client.queued < MAX_QUEUED:
+            poll.register(self._server_out, select.POLLIN)
+        if self._stderr_open:
+            poll.register(self._server_err, select.POLLIN)
+        return poll
+
+    def _read_client(self) -> None:
+        chunk = os.read(sys.stdin.fileno(), READ_SIZE)
+        lines = self._from_client.feed(chunk)
+        if lines:
+            self._tap.record("to_server", lines)
+            self._to_server.write(b"".join(lines))
+        if not chunk:
+            self._client_open = False
+            self._client_closed_at = self._heard_at = time.monotonic()
+
+    def _read_server(self) -> None:
+        chunk = os.read(self._server_out, READ_SIZE)
+        lines = self._from_server.feed(chunk)
+        if lines:
+            passes = self._tap.record("to_client", lines)
+            if passing := b"".join(line for line, passes in zip(lines, passes, strict=True) if passes):
+                self._spoke = True
+                self._to_client.write(passing)
+        self._heard_at = time.monotonic()
+        self._server_open = bool(chunk)
+
+    def _read_stderr(self) -> None:
+        chunk = os.read(self._server_err, READ_SIZE)
+        self._stderr.extend(self._stderr_lines.feed(chunk))
+        self._stderr_open = bool(chunk)
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), chunk)
+
+    def _timeout_s(self) -> float:
+        """Seconds until something must be looked at though nothing happened."""
+        ending = self._process.returncode is not None or not self._server_open or not self._client_open
+        return 0.05 if ending else 3600.0
+
+    def _is_over(self) -> bool:
+        if self._server_open and self._client_open and self._process.returncode is None:
+            return False
+        now = time.monotonic()
+        quiet_s = now - self._heard_at
+        if self._process.poll() is not None:
+            # What it wrote last is still in the pipe.
+            drained = not self._server_open and not self._stderr_open
+            return (drained or quiet_s > DRAIN_S) and not self._to_client.queued
+        if not self._server_open:
+            return quiet_s > EOF_GRACE_S and not self._to_client.queued
+        assert self._client_closed_at is not None
+        closed_s = now - self._client_closed_at
+        if self._tap.unanswered():
+            self._owing_at = now
+            return quiet_s > ANSWER_GRACE_S or closed_s > MAX_GRACE_S
+        return min(closed_s, now - self._owing_at) > EOF_GRACE_S
+
+    def _over(self) -> Ending:
+        """Say how it ended, now that the server has, or must."""
+        code = self._process.returncode
+        if self._client_closed_at is not None and code is None:
+            return self._ended("the client closed")
+        name = shlex.join(self._command)
+        if code is None:
+            how = f"upstream `{name}` closed its standard output"
+        elif code < 0:
+            how = f"upstream `{name}` was ended by {signal.Signals(-code).name}"
+        else:
+            how = f"upstream `{name}` exited with code {code}"
+        tail = b"".join(self._stderr).decode("utf-8", "replace").rstrip()
+        failure = how + (f"; its last lines on standard error:\n{tail}" if tail else "")
+        owed = {method for _, method in self._tap.unanswered()}
+        if owed & {"initialize", "server/discover"} or (not self._spoke and self._client_closed_at is None):
+            _refuse(self._tap, self._signals, failure)
+        session = "the server ended" if self._client_closed_at is None else "the client closed"
+        return Ending(session, how, exit_code_of(code or 0), failure if code or owed else None)
+
+    def _ended(self, session: str, exit_code: int = 0) -> Ending:
+        code = self._process.poll()
+        return Ending(session, "ended by its proxy" if code is None else f"exit code {code}", exit_code)
+
+
+def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
+    """Answer each request with an error until the client knows why there is no server, or leaves."""
+    outlet = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
+    lines = _Lines()
+    deadline = time.monotonic() + REFUSE_S
+    owed = tap.unanswered()
+    while True:
+        for request_id, _ in owed:
+            error = {"code": UPSTREAM_FAILED, "message": f"firefly-proxy: {message}"}
+            reply = json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode() + b"\n"
+            tap.record_own(reply)
+            outlet.write(reply)
+        if "initialize" in (method for _, method in owed):
+            return
+        poll = select.poll()
+        poll.register(signals.fd, select.POLLIN)
+        poll.register(sys.stdin.fileno(), select.POLLIN)
+        ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        if not ready or (signals.fd in ready and signals.ending()):
+            return
+        if sys.stdin.fileno() not in ready:
+            continue
+        chunk = os.read(sys.stdin.fileno(), READ_SIZE)
+        if not chunk:
+            return
+        if asked := lines.feed(chunk):
+            tap.record("to_server", asked)
+        frames = [frame for line in asked for frame in read_line(line) if frame.kind == "request"]
+        owed = [(frame.message["id"], frame.method or "") for frame in frames]
+
+
+def exit_code_of(returncode: int) -> int:
+    """Return what a shell shows for a process that `subprocess` reports with `returncode`."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+class _Lines:
+    """Cuts a stream into lines. A last line may lack its newline."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that `chunk` completes; an empty chunk is the end."""
+        if chunk and b"\n" not in chunk:
+            self._parts.append(chunk)
+            return []
+        *lines, rest = b"".join([*self._parts, chunk]).split(b"\n")
+        complete = [line + b"\n" for line in lines]
+        if not chunk and rest:
+            complete.append(rest)
+            rest = b""
+        self._parts = [rest] if rest else []
+        return complete
+
+
+class _Outlet:
+    """Bytes on their way into a descriptor, written without ever blocking.
+
+    Args:
+        piece: Bytes to write at once, each time that `poll` says there is room; for a descriptor in
+            blocking mode. Without it the descriptor must not block.
+    """
+
+    def __init__(self, fd: int, piece: int | None = None) -> None:
+        self.fd = fd
+        self.queued = 0
+        self.broken = False
+        self._piece = piece
+        self._queue: deque[memoryview] = deque()
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
+
+    def write(self, data: bytes) -> None:
+        if not self.broken:
+            self._queue.append(memoryview(data))
+            self.queued += len(data)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what can be written now."""
+        try:
+            while self._queue and (self._piece is None or self._room.poll(0)):
+                head = self._queue[0]
+                written = os.write(self.fd, head[: self._piece])
+                self.queued -= written
+                if written == len(head):
+                    self._queue.popleft()
+                else:
+                    self._queue[0] = head[written:]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.broken = True
+            self._queue.clear()
+            self.queued = 0
+
+
+class _Signals:
+    """Turns signals into something to poll for, so that none comes between a commit and its reply."""
+
+    ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __enter__(self) -> _Signals:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self.fd = self._read.fileno()
+        signal.set_wakeup_fd(self._write.fileno())
+        for number in (*self.ENDING, signal.SIGCHLD):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in self.ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
+    def ending(self) -> signal.Signals | None:
+        """Return the signal that asks us to end, if one came."""
+        numbers = self._read.recv(512)
+        return next((signal.Signals(number) for number in numbers if number in self.ENDING), None)

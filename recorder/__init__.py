@@ -1,0 +1,1 @@
+"""What happened: exchanges with real servers, written down as they pass."""

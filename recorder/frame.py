@@ -1,0 +1,79 @@
+"""One line of an MCP conversation, read: the messages on it, or noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Direction = Literal["to_server", "to_client"]
+Kind = Literal["request", "response", "notification", "noise", "unread"]
+
+Message = Mapping[str, Any]
+"""A parsed JSON-RPC message, exactly as sent: no field is known to be there."""
+
+REVERSE: Mapping[Direction, Direction] = {"to_server": "to_client", "to_client": "to_server"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A message and the text it was sent as; `message` is empty for a line that is none."""
+
+    kind: Kind
+    text: str
+    message: Message
+
+    @property
+    def method(self) -> str | None:
+        method = self.message.get("method")
+        return method if method is None or isinstance(method, str) else json.dumps(method)
+
+    @property
+    def params(self) -> Message:
+        return as_object(self.message.get("params"))
+
+
+def as_object(value: object) -> Message:
+    """Return `value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def read_line(line: bytes) -> list[Frame]:
+    """Read one line of a conversation.
+
+    A line holds one message, or several as a JSON array (a batch of protocol revision 2025-03-26; the
+    text of each is then its own). Anything else is one frame of kind `noise`: it is not JSON-RPC. A
+    message that cannot be parsed though it looks like one (nested deeper than the parser goes, an
+    integer of more than 4,300 digits) is `unread`: kept and passed on, but paired with nothing.
+    """
+    line = line.strip()
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return [Frame("noise", line.decode("utf-8", "backslashreplace"), {})]
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return [Frame("noise", text, {})]
+    except (RecursionError, ValueError):
+        looks_right = text.startswith("{") and '"jsonrpc"' in text
+        return [Frame("unread" if looks_right else "noise", text, {})]
+    if is_message(value):
+        return [Frame(kind_of(value), text, value)]
+    if isinstance(value, list) and value and all(map(is_message, value)):
+        return [Frame(kind_of(item), json.dumps(item, ensure_ascii=False), item) for item in value]
+    return [Frame("noise", text, {})]
+
+
+def is_message(value: object) -> bool:
+    """Whether `value` is a JSON-RPC message; a reply that forgot its `jsonrpc` member is one."""
+    if not isinstance(value, dict):
+        return False
+    return "jsonrpc" in value or ("id" in value and ("result" in value or "error" in value))
+
+
+def kind_of(message: Message) -> Kind:
+    if "method" not in message:
+        return "response"
+    return "request" if "id" in message else "notification"

@@ -1,0 +1,65 @@
+"""Which reply answers which request, in one conversation with one server."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recorder.frame import REVERSE, Direction
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request that waits for its reply."""
+
+    request_id: object
+    exchange_id: int
+    direction: Direction
+    method: str
+    started_at: float
+    cursor: object = None
+    """Where a list request asked to go on; `None` for its first page."""
+    cancelled: bool = False
+
+    @property
+    def answerable(self) -> bool:
+        """Whether its sender still counts on a reply; a subscription's comes only when it ends."""
+        return not self.cancelled and self.method != "subscriptions/listen"
+
+
+class Pairer:
+    """Remembers open requests of both directions by id.
+
+    Ids are compared as JSON: `7` and `"7"` are different ids, and each direction has ids of its own.
+    Two open requests with one id are answered first come, first served. A `null` id pairs with nothing.
+    """
+
+    def __init__(self) -> None:
+        self._open: defaultdict[tuple[Direction, str], deque[Pending]] = defaultdict(deque)
+
+    def open(self, pending: Pending) -> None:
+        if pending.request_id is not None:
+            self._open[pending.direction, json.dumps(pending.request_id)].append(pending)
+
+    def close(self, direction: Direction, reply_id: object) -> Pending | None:
+        """Return the request that a reply travelling in `direction` answers, and forget it."""
+        key = REVERSE[direction], json.dumps(reply_id)
+        waiting = self._open.get(key)
+        if not waiting:
+            return None
+        pending = waiting.popleft()
+        if not waiting:
+            del self._open[key]
+        return pending
+
+    def cancel(self, direction: Direction, request_id: object) -> None:
+        """Mark the request that its sender no longer wants. A reply may still come, and counts."""
+        for pending in self._open.get((direction, json.dumps(request_id)), ()):
+            pending.cancelled = True
+
+    def __iter__(self) -> Iterator[Pending]:
+        """The requests still open."""
+        for waiting in self._open.values():
+            yield from waiting

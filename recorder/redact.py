@@ -1,0 +1,275 @@
+"""Secrets out of every text before it is written, and the same transform on what is looked up.
+
+A secret becomes `[redacted:` and 16 hex digits of an HMAC-SHA-256 of it, keyed with a random key that the
+recording holds. So equal secrets stay equal, within one recording, and a call that carries one can still be
+matched by someone who has it, without the recording giving it away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from recorder.errors import FireflyError
+
+MIN_LENGTH = 8
+"""Characters a value needs to count as secret by its name alone; shorter ones (`on`, `none`, `3000`) would
+blot out half of what passes."""
+
+MIN_NAMED_LENGTH = 4
+"""The same for a value that the user named with `--redact`."""
+
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH(?!ORS?(?![A-Z])|OR_)", re.IGNORECASE)
+"""Names whose values are secret; AUTHOR names a person, AUTHORIZATION does not."""
+
+# A token starts where a word starts; in JSON text that can be right after an escape (`\nsk-…`, `\u000ask-…`).
+_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
+
+TOKEN_SHAPES: Sequence[tuple[str, re.Pattern[str]]] = tuple(
+    (gate, re.compile(pattern))
+    for gate, pattern in (
+        # A gate is text that every match holds: searching for it first is some thirty times cheaper.
+        *((f"gh{kind}_", rf"gh{kind}_[A-Za-z0-9]{{16,}}") for kind in "pousr"),
+        ("github_pat_", r"github_pat_[A-Za-z0-9_]{16,}"),
+        ("glpat-", r"glpat-[A-Za-z0-9_-]{16,}"),
+        ("sk-", _START + r"sk-(?=[A-Za-z_-]*[0-9]|[A-Za-z0-9_-]*[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,}"),
+        ("sk_live_", _START + r"sk_live_[A-Za-z0-9]{16,}"),
+        ("AKIA", _START + r"AKIA[A-Z0-9]{16}"),
+        ("ASIA", _START + r"ASIA[A-Z0-9]{16}"),
+        ("AIza", _START + r"AIza[A-Za-z0-9_-]{35}"),
+        ("xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+        ("npm_", _START + r"npm_[A-Za-z0-9]{36}"),
+        ("hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
+        ("pypi-", _START + r"pypi-[A-Za-z0-9_-]{40,}"),
+        ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+        ("earer", r"(?i:bearer )(?P<secret>(?:\\?/|[A-Za-z0-9._~+=-]){8,})"),
+        ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
+        ("@", r":(?:\\?/){2}[^\s:/@\"\\]*:(?P<secret>[^\s/@\"\\]+)@"),
+    )
+)
+"""Texts to look for first, and the shape of a token; its group `secret`, where it has one, is the secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSecret:
+    """How a secret that lookup was never told can be found: by the digest of each text of its length."""
+
+    digest: str
+    length: int
+    placeholder: str
+
+
+class Redactor:
+    """Replaces secrets in text by placeholders.
+
+    Args:
+        key: The recording's own random key.
+        secrets: Values known to be secret, such as those of environment variables.
+    """
+
+    def __init__(self, key: bytes, secrets: Collection[str] = ()) -> None:
+        self._key = key
+        longest_first = sorted(
+            {secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret)
+        )
+        self._secrets = [_Secret.of(secret, self.placeholder(secret)) for secret in longest_first]
+
+    def placeholder(self, secret: str) -> str:
+        return f"[redacted:{self.digest(secret)[:16]}]"
+
+    def digest(self, text: str) -> str:
+        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()[:32]
+
+    def redact(self, text: str) -> str:
+        """Return `text` without secrets; the very same object where it held none.
+
+        JSON stays JSON: where replacing inside the text would break it (a secret made of digits that
+        stands as a number), the values are replaced one by one and written anew.
+        """
+        redacted = self._redact_text(text)
+        if redacted is text or _is_json(redacted):
+            return redacted
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return redacted
+        return json.dumps(map_text(value, self._redact_text), ensure_ascii=False)
+
+    def known(self) -> Iterator[KnownSecret]:
+        """What lookup needs of each secret: its plain spelling and those inside JSON inside JSON."""
+        for secret in self._secrets:
+            spellings = {secret.value}
+            for _ in range(2):
+                spellings |= {
+                    json.dumps(spelling, ensure_ascii=ascii)[1:-1]
+                    for spelling in spellings
+                    for ascii in (True, False)
+                }
+            for spelling in spellings:
+                yield KnownSecret(self.digest(spelling), len(spelling), secret.placeholder)
+
+    def redact_unknown(self, text: str, known: Collection[KnownSecret]) -> str:
+        """Replace in `text` whatever has the digest of a known secret, then token shapes.
+
+        Tries each stretch of a secret's length: about a microsecond for each character and length.
+        """
+        for length in sorted({secret.length for secret in known}, reverse=True):
+            placeholders = {secret.digest: secret.placeholder for secret in known if secret.length == length}
+            parts, done, at = [], 0, 0
+            while at + length <= len(text):
+                placeholder = placeholders.get(self.digest(text[at : at + length]))
+                if placeholder is None:
+                    at += 1
+                    continue
+                parts += [text[done:at], placeholder]
+                at += length
+                done = at
+            text = "".join([*parts, text[done:]]) if parts else text
+        return self._redact_text(text)
+
+    def _redact_text(self, text: str) -> str:
+        for secret in self._secrets:
+            if secret.value in text:
+                text = text.replace(secret.value, secret.placeholder)
+            if secret.may_be_escaped(text):
+                text = secret.spelling.sub(secret.placeholder, text)
+            if secret.quoted is not None and secret.quoted in text:
+                text = text.replace(secret.quoted, secret.placeholder)
+        for gate, shape in TOKEN_SHAPES:
+            if gate in text:
+                text = shape.sub(self._replace_token, text)
+        return text
+
+    def _replace_token(self, match: re.Match[str]) -> str:
+        secret = match.groupdict().get("secret", match[0])
+        return (
+            match[0]
+            if secret.startswith("[redacted:")
+            else match[0].replace(secret, self.placeholder(secret))
+        )
+
+
+def map_text(value: object, change: Callable[[str], str]) -> object:
+    """Apply `change` to every string of a JSON value, keys too, and to numbers that it alters as text."""
+    match value:
+        case str():
+            return change(value)
+        case bool() | None:
+            return value
+        case int() | float():
+            text = str(value)
+            changed = change(text)
+            return value if changed == text else changed
+        case list():
+            return [map_text(item, change) for item in value]
+        case dict():
+            return {change(key): map_text(item, change) for key, item in value.items()}
+        case _:
+            return value
+
+
+def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) -> set[str]:
+    """Return the values that their names give away as secret.
+
+    A value such as `Bearer abc…` yields the credential without its scheme, too.
+
+    Args:
+        named: Names and values: environment variables, headers, options.
+        also: Further names, from `--redact`; matched without regard to case.
+
+    Raises:
+        FireflyError: a name in `also` is not among `named`, or its value is too short to be replaced.
+    """
+    found: set[str] = set()
+    wanted = {name.upper() for name in also}
+    missing = dict.fromkeys(name for name in also)
+    for name, value in named:
+        if name.upper() in wanted:
+            missing = {other: None for other in missing if other.upper() != name.upper()}
+            if len(value) < MIN_NAMED_LENGTH:
+                raise FireflyError(
+                    f"--redact {name}: its value has {len(value)} characters, at least {MIN_NAMED_LENGTH} are needed"
+                )
+            found.add(value)
+        elif SECRET_NAME.search(name) and len(value) >= MIN_LENGTH:
+            found.add(value)
+            scheme, _, credential = value.partition(" ")
+            if scheme.isalpha() and len(credential) >= MIN_LENGTH:
+                found.add(credential)
+    if missing:
+        raise FireflyError(
+            f"--redact {next(iter(missing))}: no environment variable or header of that name is set"
+        )
+    return found
+
+
+def named_in_arguments(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and value of `--name value`, `--name=value` and `NAME=value` on a command line."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, value = argument.partition("=")
+        if equals:
+            yield name.lstrip("-"), value
+        elif argument.startswith("--") and following and not following.startswith("-"):
+            yield argument.lstrip("-"), following
+
+
+def named_in_url(url: str) -> Iterator[tuple[str, str]]:
+    """Yield what a URL carries under a name: its query, and its password."""
+    parts = urlsplit(url)
+    yield from parse_qsl(parts.query)
+    if parts.password:
+        yield "password", parts.password
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    value: str
+    placeholder: str
+    spelling: re.Pattern[str]
+    """Matches the value in JSON text at any depth of strings in strings, however it was escaped."""
+    needs_escape: bool
+    quoted: str | None
+    """As in a URL, where that differs."""
+
+    @classmethod
+    def of(cls, value: str, placeholder: str) -> _Secret:
+        quoted = quote(value, safe="")
+        return cls(
+            value,
+            placeholder,
+            re.compile("".join(map(_spellings, value))),
+            any(char in '"\\/' or not " " <= char <= "~" for char in value),
+            quoted if quoted != value else None,
+        )
+
+    def may_be_escaped(self, text: str) -> bool:
+        return "\\u" in text or (self.needs_escape and "\\" in text)
+
+
+_SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+
+
+def _spellings(char: str) -> str:
+    """Return a pattern for every way JSON can spell `char`, at any depth of strings in strings."""
+    units = char.encode("utf-16-be", "surrogatepass")
+    code = "".join(rf"\\+u(?i:{units[at]:02x}{units[at + 1]:02x})" for at in range(0, len(units), 2))
+    if char in _SHORT_ESCAPES:
+        return rf"(?:{re.escape(char)}|\\+{_SHORT_ESCAPES[char]}|{code})"
+    if char == "\\":
+        return rf"(?:\\+|{code})"
+    if char in '"/':
+        return rf"(?:\\*{char}|{code})"
+    return rf"(?:{re.escape(char)}|{code})"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,237 @@
+"""The recording's tables, as ordered migrations.
+
+A session is one client's conversation; a server is one upstream of it; a frame is any message in either
+direction, as text; an exchange is any request with its reply; a listing is one version of a tool, resource
+or prompt as a server listed it. `PRAGMA user_version` counts the migrations that a file has had.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from recorder.errors import RecordingError
+
+MIGRATIONS = (
+    """
+    CREATE TABLE recording (
+        created_at REAL NOT NULL,              -- Unix seconds, as every time here
+        redaction_key BLOB NOT NULL            -- keys the HMAC behind every [redacted:…] placeholder
+    );
+    CREATE TABLE secret (                      -- what lookup needs to find a secret it was never told
+        digest TEXT PRIMARY KEY,               -- keyed HMAC of one spelling of the secret
+        length INTEGER NOT NULL,               -- of that spelling, in characters
+        placeholder TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE session (
+        id TEXT PRIMARY KEY,
+        group_id TEXT NOT NULL,                -- task or start state that repeated sessions share
+        run_id TEXT,                           -- which repetition
+        started_at REAL NOT NULL,
+        ended_at REAL,
+        ending TEXT,                           -- how it ended, in words; NULL while it runs or if it was killed
+        process TEXT NOT NULL,                 -- the recorder: host, pid and start time, to tell the two apart
+        client TEXT,                           -- JSON: the client's name and version, as it gave them
+        client_capabilities TEXT,              -- JSON
+        era TEXT,                              -- 'legacy' (initialize) or 'modern' (2026-07-28 and later)
+        protocol_version TEXT
+    );
+    CREATE TABLE server (
+        id INTEGER PRIMARY KEY,
+        session_id TEXT NOT NULL REFERENCES session,
+        name TEXT NOT NULL,
+        config TEXT NOT NULL,                  -- JSON: as configured, variables unexpanded
+        info TEXT,                             -- JSON: serverInfo
+        capabilities TEXT,                     -- JSON
+        instructions TEXT,
+        era TEXT,
+        protocol_version TEXT,
+        listed TEXT NOT NULL DEFAULT '{}',     -- JSON: kind -> ids of the listings last listed, in order
+        ending TEXT                            -- how its process or connection ended
+    );
+    CREATE INDEX server_by_session ON server (session_id);
+    CREATE TABLE listing (
+        id INTEGER PRIMARY KEY,
+        server TEXT NOT NULL,                  -- the server's name: versions are shared by its sessions
+        kind TEXT NOT NULL,                    -- tool, resource, resource_template or prompt
+        name TEXT NOT NULL,                    -- name, or URI
+        hash TEXT NOT NULL,                    -- content hash of the entry
+        entry TEXT NOT NULL,                   -- JSON, as listed
+        first_seen REAL NOT NULL,
+        UNIQUE (server, kind, name, hash)
+    );
+    CREATE TABLE frame (
+        id INTEGER PRIMARY KEY,                -- in the order seen
+        server_id INTEGER NOT NULL REFERENCES server,
+        at REAL NOT NULL,
+        direction TEXT NOT NULL,               -- to_server or to_client
+        kind TEXT NOT NULL,                    -- request, response, notification, noise, unread or proxy
+        method TEXT,
+        text TEXT NOT NULL                     -- the message as sent, secrets replaced
+    );
+    CREATE TABLE exchange (
+        id INTEGER PRIMARY KEY,
+        session_id TEXT NOT NULL REFERENCES session,
+        server_id INTEGER NOT NULL REFERENCES server,
+        sequence INTEGER NOT NULL,             -- position among the session's requests, from 0
+        direction TEXT NOT NULL,               -- of the request
+        method TEXT NOT NULL,
+        name TEXT,                             -- the tool, prompt or URI asked for
+        request_frame INTEGER NOT NULL REFERENCES frame,
+        reply_frame INTEGER REFERENCES frame,
+        started_at REAL NOT NULL,
+        duration_s REAL,
+        outcome TEXT                           -- result, tool_error, rpc_error, cancelled, disconnected; NULL: none yet
+    );
+    CREATE INDEX exchange_by_session ON exchange (session_id, sequence);
+    CREATE VIEW call AS                        -- tool calls, for reading with plain SQL
+        SELECT exchange.id, exchange.session_id, server.name AS server, exchange.name AS tool,
+               json_extract(request.text, '$.params.arguments') AS arguments,
+               exchange.outcome, coalesce(json_extract(reply.text, '$.result'), json_extract(reply.text, '$.error')) AS reply,
+               exchange.started_at, exchange.duration_s
+        FROM exchange
+        JOIN server ON server.id = exchange.server_id
+        JOIN frame AS request ON request.id = exchange.request_frame
+        LEFT JOIN frame AS reply ON reply.id = exchange.reply_frame
+        WHERE exchange.method = 'tools/call' AND exchange.direction = 'to_server';
+    """,
+)
+
+LOCK_TIMEOUT_S = 60.0
+"""How long a writer waits for another process's transaction; those take microseconds."""
+
+CHECKPOINT_PAGES = 4000
+"""Pages of write-ahead log between checkpoints (16 MB): a checkpoint syncs to disk and stalls one reply."""
+
+
+def connect_for_writing(path: Path, *, durable: bool = False) -> sqlite3.Connection:
+    """Open the recording at `path`, making or migrating it first where needed.
+
+    Args:
+        durable: Sync to disk at each commit, so that a commit survives the loss of power and not only
+            the death of any process.
+
+    Raises:
+        RecordingError: the file cannot be opened or written, is no recording, or is of a newer version.
+    """
+    try:
+        _create_private(path)
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            check_version(connection, path)
+            _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            _migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except (OSError, sqlite3.Error) as error:
+        raise RecordingError(f"cannot record to {path}: {_reason(error)}") from error
+    return connection
+
+
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Open the recording at `path` read-only; works in a folder that cannot be written, too.
+
+    Raises:
+        RecordingError: there is no such file, it is no recording, or it is of a newer version.
+    """
+    if not path.is_file():
+        raise RecordingError(f"no recording at {path}")
+    uri = path.resolve().as_uri()
+    # A recording closed cleanly has no write-ahead log, and SQLite needs to make one unless told that
+    # nobody writes; that is certain only where nobody can.
+    alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    try:
+        connection = sqlite3.connect(
+            f"{uri}?mode=ro{'&immutable=1' if alone else ''}",
+            uri=True,
+            timeout=LOCK_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        version = check_version(connection, path)
+    except sqlite3.Error as error:
+        raise RecordingError(f"cannot read {path}: {_reason(error)}") from error
+    if version != len(MIGRATIONS):
+        raise RecordingError(f"{path} is not a recording, or one from before version {len(MIGRATIONS)}")
+    return connection
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Start a write transaction, waiting for other writers.
+
+    SQLite's own wait grows to 100 ms a step; commits here take microseconds, so short random steps
+    let several recorders share a file without starving one of them.
+    """
+    _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return how many migrations the file has had.
+
+    Raises:
+        RecordingError: a newer Firefly wrote it.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise RecordingError(
+            f"{path} is a recording of version {version}; this Firefly reads up to {len(MIGRATIONS)}: upgrade it"
+        )
+    return version
+
+
+def _create_private(path: Path) -> None:
+    """Make the file, readable by its owner alone; SQLite gives its side files the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+        return
+    begin(connection)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise sqlite3.DatabaseError("it is an SQLite file, but not a recording")
+        for migration in MIGRATIONS[version:]:
+            for statement in _statements(migration):
+                connection.execute(statement)
+        if version == 0:
+            connection.execute("INSERT INTO recording VALUES (?, ?)", (time.time(), secrets.token_bytes(32)))
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script at its semicolons; no statement of ours holds one inside."""
+    return [statement for statement in script.split(";\n") if statement.strip()]
+
+
+def _retry_locked(execute: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            execute()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.0001, 0.0005))
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

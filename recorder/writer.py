@@ -1,0 +1,301 @@
+"""The one way into a recording: a conversation's lines, committed before they are passed on.
+
+This is the hot path of `firefly-proxy record`, so it uses the standard library alone. Measured here, one
+commit (write-ahead log, synchronous=NORMAL) of a frame and its exchange takes about 17 µs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets as random_secrets
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from recorder.canonical import content_hash
+from recorder.errors import RecordingError
+from recorder.frame import Direction, Frame, Message, as_object, read_line
+from recorder.handshake import LIST_METHODS, ClientHello, ServerHello, client_hello, server_hello, subject
+from recorder.liveness import this_process
+from recorder.pairing import Pairer, Pending
+from recorder.redact import Redactor
+from recorder.schema import begin, connect_for_writing
+
+
+class RecordingWriter:
+    """Writes one session: one client's conversation with one or more servers.
+
+    Every method commits before it returns. Not safe to share between threads.
+
+    Args:
+        path: The recording; made where there is none. Other processes may write to it meanwhile.
+        group: The task or start state that repetitions of this session share.
+        run: Which repetition this is.
+        secrets: Values that must not be written.
+        durable: Whether commits survive the loss of power, too.
+
+    Raises:
+        RecordingError: the recording cannot be opened, or, from every method, cannot be written. The
+            session is over then: what was not written must not be passed on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        group: str,
+        run: str | None = None,
+        secrets: Collection[str] = (),
+        durable: bool = False,
+    ) -> None:
+        self.path = path
+        self.session_id = random_secrets.token_hex(6)
+        self._connection = connect_for_writing(path, durable=durable)
+        self._file = _identity(path)
+        key = self._connection.execute("SELECT redaction_key FROM recording").fetchone()[0]
+        self._redactor = Redactor(key, secrets)
+        self._pairers: dict[int, Pairer] = {}
+        self._sequence = 0
+        self._client: ClientHello | None = None
+        with self._transaction():
+            self._execute(
+                "INSERT INTO session (id, group_id, run_id, started_at, process) VALUES (?, ?, ?, ?, ?)",
+                (self.session_id, self._safe(group), run and self._safe(run), time.time(), this_process()),
+            )
+
+    def add_server(self, name: str, config: Mapping[str, object]) -> int:
+        """Register an upstream server and return its id.
+
+        Args:
+            config: As the user wrote it, variables unexpanded.
+        """
+        with self._transaction():
+            server_id = self._insert(
+                "INSERT INTO server (session_id, name, config) VALUES (?, ?, ?)",
+                (self.session_id, self._safe(name), self._safe(_json(config))),
+            )
+        self._pairers[server_id] = Pairer()
+        return server_id
+
+    def record(self, server_id: int, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
+        """Write the lines, in one transaction, and say of each whether it may be passed on.
+
+        A line from the server that is not JSON-RPC is noise: written, and kept from the client.
+        """
+        passes = []
+        with self._transaction():
+            at = time.time()
+            for line in lines:
+                frames = read_line(line)
+                for frame in frames:
+                    self._write(server_id, direction, frame, at)
+                passes.append(direction == "to_server" or frames[0].kind != "noise")
+        return passes
+
+    def record_own(self, server_id: int, line: bytes) -> None:
+        """Write a message that the proxy itself sent to the client; it is no server's answer."""
+        with self._transaction():
+            text = self._safe(line.decode().strip())
+            self._insert_frame(server_id, "to_client", "proxy", None, text, time.time())
+
+    def unanswered(self, server_id: int) -> list[Pending]:
+        """Return the client's requests whose reply it still waits for, oldest first."""
+        waiting = (p for p in self._pairers[server_id] if p.direction == "to_server" and p.answerable)
+        return sorted(waiting, key=lambda pending: pending.exchange_id)
+
+    def end_server(self, server_id: int, ending: str) -> None:
+        """Note how a server's process or connection ended, and that its open requests stay unanswered."""
+        with self._transaction():
+            for pending in self._pairers[server_id]:
+                self._execute(
+                    "UPDATE exchange SET outcome = ? WHERE id = ?",
+                    ("cancelled" if pending.cancelled else "disconnected", pending.exchange_id),
+                )
+            self._execute("UPDATE server SET ending = ? WHERE id = ?", (self._safe(ending), server_id))
+        self._pairers[server_id] = Pairer()
+
+    def end(self, ending: str) -> None:
+        """Close the session and the recording. A session without this shows as interrupted."""
+        with self._transaction():
+            self._execute(
+                "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
+                (time.time(), self._safe(ending), self.session_id),
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file and leave the session as it is."""
+        self._connection.close()
+
+    def _write(self, server_id: int, direction: Direction, frame: Frame, at: float) -> None:
+        stored = self._stored(frame)
+        if stored is not frame and direction == "to_server":
+            self._keep_digests(stored.text)
+        frame_id = self._insert_frame(server_id, direction, frame.kind, stored.method, stored.text, at)
+        pairer = self._pairers[server_id]
+        if frame.kind == "request":
+            method = stored.method or ""
+            exchange_id = self._insert(
+                "INSERT INTO exchange (session_id, server_id, sequence, direction, method, name, request_frame,"
+                " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self.session_id,
+                    server_id,
+                    self._sequence,
+                    direction,
+                    method,
+                    subject(stored),
+                    frame_id,
+                    at,
+                ),
+            )
+            self._sequence += 1
+            request_id = frame.message.get("id")
+            pairer.open(Pending(request_id, exchange_id, direction, method, at, stored.params.get("cursor")))
+            if direction == "to_server":
+                self._note_client(server_id, stored)
+        elif frame.kind == "response":
+            if answered := pairer.close(direction, frame.message.get("id")):
+                self._answer(server_id, answered, stored, frame_id, at)
+        elif frame.method == "notifications/cancelled":
+            pairer.cancel(direction, frame.params.get("requestId"))
+
+    def _answer(self, server_id: int, pending: Pending, reply: Frame, frame_id: int, at: float) -> None:
+        self._execute(
+            "UPDATE exchange SET reply_frame = ?, duration_s = ?, outcome = ? WHERE id = ?",
+            (frame_id, at - pending.started_at, outcome_of(reply.message), pending.exchange_id),
+        )
+        result = reply.message.get("result")
+        if pending.direction == "to_server" and isinstance(result, dict):
+            if pending.method in LIST_METHODS:
+                self._note_listing(server_id, pending, result, at)
+            elif hello := server_hello(pending.method, result):
+                self._note_server(server_id, hello)
+
+    def _note_client(self, server_id: int, request: Frame) -> None:
+        hello = client_hello(request)
+        if hello is None or hello == self._client:
+            return
+        self._client = hello
+        self._execute(
+            "UPDATE session SET client = ?, client_capabilities = ? WHERE id = ?",
+            (_json(hello.info), _json(hello.capabilities), self.session_id),
+        )
+        if hello.era == "modern" and request.method != "server/discover":
+            # A probe may yet fall back to the handshake; any other modern request has chosen its era.
+            self._note_era(server_id, hello.era, hello.protocol_version)
+
+    def _note_server(self, server_id: int, hello: ServerHello) -> None:
+        self._execute(
+            "UPDATE server SET info = ?, capabilities = ?, instructions = ? WHERE id = ?",
+            (_json(hello.info), _json(hello.capabilities), hello.instructions, server_id),
+        )
+        self._note_era(server_id, hello.era, hello.protocol_version)
+
+    def _note_era(self, server_id: int, era: str, version: str | None) -> None:
+        for table, key in (("server", server_id), ("session", self.session_id)):
+            self._execute(
+                f"UPDATE {table} SET era = ?, protocol_version = coalesce(?, protocol_version) WHERE id = ?",
+                (era, version, key),
+            )
+
+    def _note_listing(self, server_id: int, pending: Pending, result: Message, at: float) -> None:
+        field, kind, name_field = LIST_METHODS[pending.method]
+        entries = result.get(field)
+        if not isinstance(entries, list):
+            return
+        server, listed_text = self._execute(
+            "SELECT name, listed FROM server WHERE id = ?", (server_id,)
+        ).fetchone()
+        listed = json.loads(listed_text)
+        ids = list(listed.get(kind, [])) if pending.cursor is not None else []
+        for entry in entries:
+            version = (server, kind, str(as_object(entry).get(name_field, "")), content_hash(entry))
+            self._execute(
+                "INSERT OR IGNORE INTO listing (server, kind, name, hash, entry, first_seen)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (*version, _json(entry), at),
+            )
+            ids += self._execute(
+                "SELECT id FROM listing WHERE server = ? AND kind = ? AND name = ? AND hash = ?", version
+            ).fetchone()
+        self._execute("UPDATE server SET listed = ? WHERE id = ?", (_json(listed | {kind: ids}), server_id))
+
+    def _stored(self, frame: Frame) -> Frame:
+        """Return the frame as it may be written: the same one where it holds no secret."""
+        text = self._safe(frame.text)
+        if text is frame.text:
+            return frame
+        if frame.kind in ("noise", "unread"):
+            return Frame(frame.kind, text, {})
+        return Frame(frame.kind, text, as_object(json.loads(text)))
+
+    def _safe(self, text: str) -> str:
+        return self._redactor.redact(text)
+
+    def _keep_digests(self, text: str) -> None:
+        """Let lookup find the secrets whose placeholders stand in a request, without their values."""
+        for secret in self._redactor.known():
+            if secret.placeholder in text:
+                self._execute(
+                    "INSERT OR IGNORE INTO secret VALUES (?, ?, ?)",
+                    (secret.digest, secret.length, secret.placeholder),
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what the body wrote, or nothing of it.
+
+        SQLite does not notice when the file it has open is deleted or replaced, and would go on writing
+        where nobody can read; one `stat` a commit (2 µs) does.
+        """
+        try:
+            begin(self._connection)
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            if _identity(self.path) != self._file:
+                raise RecordingError(f"recording to {self.path} failed: the file was replaced by another one")
+        except sqlite3.Error as error:
+            raise RecordingError(f"recording to {self.path} failed: {error}") from error
+        except FileNotFoundError as error:
+            raise RecordingError(f"recording to {self.path} failed: the file was deleted") from error
+
+    def _insert_frame(
+        self, server_id: int, direction: Direction, kind: str, method: str | None, text: str, at: float
+    ) -> int:
+        return self._insert(
+            "INSERT INTO frame (server_id, at, direction, kind, method, text) VALUES (?, ?, ?, ?, ?, ?)",
+            (server_id, at, direction, kind, method, text),
+        )
+
+    def _insert(self, statement: str, values: Sequence[object]) -> int:
+        row_id = self._execute(statement, values).lastrowid
+        assert row_id is not None
+        return row_id
+
+    def _execute(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+        return self._connection.execute(statement, values)  # type: ignore[arg-type]
+
+
+def outcome_of(reply: Message) -> str:
+    """Name what kind of reply this is: `result`, `tool_error` (a result with `isError`) or `rpc_error`."""
+    if "result" not in reply:
+        return "rpc_error"
+    return "tool_error" if as_object(reply["result"]).get("isError") is True else "result"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino

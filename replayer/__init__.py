@@ -1,0 +1,1 @@
+"""What would have happened: answers to calls, from a recording alone."""

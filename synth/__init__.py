@@ -1,0 +1,1 @@
+"""Questions with known answers, worked backwards from a recording."""

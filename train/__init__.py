@@ -1,0 +1,1 @@
+"""Learning to answer those questions, offline."""
