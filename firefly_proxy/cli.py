@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -87,7 +87,7 @@ def record(
     firefly-proxy record --db world.db --config ~/.cursor/mcp.json --server github
     """
     from firefly_proxy.record import record as run_record
-    from firefly_proxy.server_config import from_command, from_file, from_url
+    from firefly_proxy.server_config import Server, from_command, from_file, from_url
 
     if sum(map(bool, (command, url, config))) != 1:
         raise click.UsageError("name one server: a command after --, --url URL, or --config FILE")
@@ -96,7 +96,7 @@ def record(
     if headers and not url:
         raise click.UsageError("--header goes with --url")
     if command:
-        target = from_command(command, name)
+        target: Server = from_command(command, name)
     elif url:
         target = from_url(url, headers, name)
     else:
@@ -105,12 +105,55 @@ def record(
     ending = run_record(target, db, group=group, run=run, redact=redact, durable=durable)
     if ending.failure:
         click.echo(f"firefly-proxy: {ending.failure}", err=True)
-    leave(ending.exit_code)
+    sys.exit(ending.exit_code)
 
 
-def leave(exit_code: int) -> NoReturn:
-    """End the process without waiting for readers of standard output."""
-    sys.exit(exit_code)
+@cli.command()
+@DB
+@click.option(
+    "--server", metavar="NAME", help="Which recorded server to stand in for; may be left out if there is one."
+)
+@click.option("--session", "session_id", metavar="ID", help="Answer from this session alone.")
+@click.option("--group", metavar="GROUP", help="Answer from this group's sessions alone.")
+def replay(db: Path, server: str | None, session_id: str | None, group: str | None) -> None:
+    """Serve a recorded server on standard input and output, from the recording alone.
+
+    What was not recorded is a miss: an error that names the nearest recorded calls, never a guess.
+
+    \b
+    firefly-proxy replay --db world.db --server git
+    """
+    from firefly_proxy.replay import ReplayServer, serve
+    from recorder.store import Store
+    from replayer.index import RequestIndex, select_sessions
+
+    store = Store(db)
+    sessions = select_sessions(store, server=server, session_id=session_id, group=group)
+    serve(ReplayServer(store, sessions, RequestIndex(store, sessions)), sys.stdin.buffer)
+
+
+@cli.command()
+@DB
+@click.option("--session", "session_id", metavar="ID", help="Show the calls of this session.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(db: Path, session_id: str | None, as_json: bool) -> None:
+    """Show what a recording holds: sessions, servers, tools and calls.
+
+    \b
+    firefly-proxy show --db world.db
+    firefly-proxy show --db world.db --session 936ec7f754a8
+    firefly-proxy show --db world.db --json | jq .exchanges
+    """
+    from firefly_proxy.show import print_overview, print_session, summary
+    from recorder.store import Store
+
+    store = Store(db)
+    if as_json:
+        click.echo(json.dumps(summary(store, session_id), ensure_ascii=False))
+    elif session_id:
+        print_session(store, session_id)
+    else:
+        print_overview(store)
 
 
 def main() -> None:

@@ -1,0 +1,58 @@
+"""The `firefly` command: every command of the house, each loaded when it is used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from recorder.errors import FireflyError
+
+COMMANDS = {
+    "record": (
+        "firefly_proxy.cli:record",
+        "Pass a client's conversation through to a server, and record it.",
+    ),
+    "replay": ("firefly_proxy.cli:replay", "Serve a recorded server from the recording alone."),
+    "show": ("firefly_proxy.cli:show", "Show what a recording holds."),
+}
+"""Name → where the command is, and what it does. Strings, so that `--help` and `record` load nothing else."""
+
+
+class Switchboard(click.Group):
+    """A group that imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
+
+
+@click.group(cls=Switchboard, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="firefly-proxy")
+def firefly() -> None:
+    """Record real MCP servers, replay them offline, and learn from what was recorded."""
+
+
+def main() -> None:
+    """Run a command; an error that the operator can fix is one line on standard error."""
+    try:
+        firefly.main(prog_name="firefly")
+    except FireflyError as error:
+        click.echo(f"firefly: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

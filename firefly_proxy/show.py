@@ -1,0 +1,129 @@
+"""`firefly-proxy show`: what a recording holds, for people and for machines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recorder.exchange import Exchange, NoReply, RpcError, ToolResult
+from recorder.session import Session
+from recorder.store import Store
+from replayer.index import SelectionError
+from replayer.nearest import shown
+
+
+def summary(store: Store, session_id: str | None = None) -> dict[str, Any]:
+    """Return one JSON object: `sessions`, `servers` and `tools` as lists, `exchanges` as a number.
+
+    With a session, only what belongs to it, and its exchanges' lines as `calls`.
+    """
+    sessions = _sessions(store, session_id)
+    names = {server.name for session in sessions for server in session.servers}
+    calls: Counter[tuple[str, str]] = Counter()
+    for exchange in store.exchanges(session_id=session_id, method="tools/call"):
+        if exchange.call:
+            calls[exchange.call.tool] += 1
+    tools = [tool for tool in store.tools() if tool.server in names]
+    listed = {tool.ref for tool in tools}
+    return {
+        "path": str(store.path),
+        "sessions": [session.model_dump(exclude={"servers"}) for session in sessions],
+        "servers": [server.model_dump() for session in sessions for server in session.servers],
+        "tools": [
+            *({**tool.model_dump(exclude={"entry"}), "calls": calls[tool.ref]} for tool in tools),
+            *(
+                {"server": server, "name": name, "version": None, "calls": count}
+                for (server, name), count in calls.items()
+                if (server, name) not in listed
+            ),
+        ],
+        "exchanges": sum(session.exchanges for session in sessions),
+        **(
+            {"calls": [_line(exchange) for exchange in store.exchanges(session_id=session_id)]}
+            if session_id
+            else {}
+        ),
+    }
+
+
+def print_overview(store: Store) -> None:
+    """Print the sessions, and how often each tool was called."""
+    console = Console()
+    view = summary(store)
+    table = Table(
+        "session", "started", "server", "client", "era", "exchanges", "status", title=str(store.path)
+    )
+    for session in store.sessions():
+        table.add_row(
+            session.id,
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_at)),
+            ", ".join(server.name for server in session.servers),
+            str(session.client.get("name", "")) if isinstance(session.client, dict) else "",
+            session.protocol_version or "",
+            str(session.exchanges),
+            session.status + (f" ({session.ending})" if session.ending else ""),
+        )
+    console.print(table)
+    tools = Table("server", "tool", "calls")
+    for tool in view["tools"]:
+        tools.add_row(tool["server"], tool["name"], str(tool["calls"]))
+    if view["tools"]:
+        console.print(tools)
+    console.print(f"{view['exchanges']} exchanges. The calls of a session: --session ID")
+
+
+def print_session(store: Store, session_id: str) -> None:
+    """Print one session and each of its exchanges, one a line."""
+    console = Console()
+    (session,) = _sessions(store, session_id)
+    console.print(
+        f"session {session.id}, group {session.group}, {session.status}"
+        + (f": {session.ending}" if session.ending else ""),
+        highlight=False,
+    )
+    table = Table("#", "", "method", "asked", "outcome", "ms")
+    for exchange in store.exchanges(session_id=session_id):
+        line = _line(exchange)
+        table.add_row(
+            str(line["sequence"]),
+            "→" if exchange.direction == "to_server" else "←",
+            exchange.method,
+            line["asked"],
+            line["outcome"],
+            "" if exchange.duration_s is None else f"{exchange.duration_s * 1000:.1f}",
+        )
+    console.print(table)
+
+
+def _line(exchange: Exchange) -> dict[str, Any]:
+    match exchange.outcome:
+        case ToolResult(is_error=True):
+            outcome = "tool error"
+        case RpcError(message=message):
+            outcome = f"error: {message}"
+        case NoReply(reason=reason):
+            outcome = f"no reply ({reason})"
+        case _:
+            outcome = "result"
+    params = {name: value for name, value in exchange.params.items() if name != "_meta"}
+    return {
+        "id": exchange.id,
+        "sequence": exchange.sequence,
+        "server": exchange.server,
+        "direction": exchange.direction,
+        "method": exchange.method,
+        "asked": str(exchange.call) if exchange.call else shown(params) if params else "",
+        "outcome": outcome,
+        "duration_s": exchange.duration_s,
+    }
+
+
+def _sessions(store: Store, session_id: str | None) -> list[Session]:
+    sessions = [session for session in store.sessions() if session_id in (None, session.id)]
+    if session_id and not sessions:
+        raise SelectionError(f"{store.path} has no session {session_id!r}")
+    return sessions

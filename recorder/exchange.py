@@ -1,0 +1,112 @@
+"""A request and what came of it: the unit every later stage reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from recorder.canonical import canonical_json
+from recorder.frame import Direction
+
+
+class ToolRef(NamedTuple):
+    """A tool's identity; two servers may offer tools of the same name."""
+
+    server: str
+    name: str
+
+
+class Record(BaseModel):
+    """A value that crosses a file, database or process boundary: frozen, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToolCall(Record):
+    tool: ToolRef
+    arguments: dict[str, JsonValue]
+
+    def __str__(self) -> str:
+        return f"{self.tool.server}/{self.tool.name}({canonical_json(self.arguments)})"
+
+
+class ToolResult(Record):
+    """The tool ran. The result is kept whatever its shape; the properties read it where it has the usual one."""
+
+    kind: Literal["tool_result"] = "tool_result"
+    result: JsonValue
+    """As the server sent it: usually an object, but servers err."""
+
+    @property
+    def content(self) -> list[JsonValue]:
+        content = self.result.get("content") if isinstance(self.result, dict) else None
+        return content if isinstance(content, list) else []
+
+    @property
+    def structured(self) -> JsonValue:
+        return self.result.get("structuredContent") if isinstance(self.result, dict) else None
+
+    @property
+    def is_error(self) -> bool:
+        """The tool's own verdict, meant for the model to read."""
+        return isinstance(self.result, dict) and self.result.get("isError") is True
+
+
+class OtherResult(Record):
+    """The result of a request that is no tool call, as the server sent it."""
+
+    kind: Literal["other_result"] = "other_result"
+    result: JsonValue
+
+
+class RpcError(Record):
+    """The server refused the request; a tool did not run."""
+
+    kind: Literal["rpc_error"] = "rpc_error"
+    error: JsonValue
+    """The JSON-RPC error as sent: usually `code`, `message` and perhaps `data`."""
+
+    @property
+    def message(self) -> str:
+        return str(self.error.get("message", "")) if isinstance(self.error, dict) else str(self.error)
+
+
+class NoReply(Record):
+    """No answer came: the request was cancelled or the session ended. Kept, never replayed."""
+
+    kind: Literal["no_reply"] = "no_reply"
+    reason: Literal["cancelled", "disconnected", "interrupted"]
+    """`interrupted`: the recorder was killed, or is still at work."""
+
+
+Outcome = Annotated[ToolResult | OtherResult | RpcError | NoReply, Field(discriminator="kind")]
+
+
+class Exchange(Record):
+    """A request and its outcome."""
+
+    id: int
+    session_id: str
+    server: str
+    sequence: int
+    """Position among the session's requests, from 0, by arrival."""
+    direction: Direction
+    method: str
+    params: dict[str, JsonValue]
+    """As sent, secrets replaced; empty where none were sent."""
+    outcome: Outcome
+    started_at: float
+    """Unix seconds when the request was read."""
+    duration_s: float | None
+    """Seconds from reading the request to reading its reply; `None` where there is none."""
+
+    @property
+    def call(self) -> ToolCall | None:
+        """The tool call this is, if it is one."""
+        name, arguments = self.params.get("name"), self.params.get("arguments")
+        if self.method != "tools/call" or self.direction != "to_server" or not isinstance(name, str):
+            return None
+        return ToolCall(
+            tool=ToolRef(self.server, name), arguments=arguments if isinstance(arguments, dict) else {}
+        )

@@ -1,0 +1,41 @@
+"""One client's conversation, as the recording describes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from recorder.exchange import Record
+
+
+class Server(Record):
+    """One upstream server of a session."""
+
+    id: int
+    session_id: str
+    name: str
+    config: JsonValue
+    """As the user wrote it, variables unexpanded, secrets replaced."""
+    info: JsonValue
+    capabilities: JsonValue
+    instructions: str | None
+    era: Literal["legacy", "modern"] | None
+    protocol_version: str | None
+    ending: str | None
+
+
+class Session(Record):
+    id: str
+    group: str
+    run: str | None
+    started_at: float
+    ended_at: float | None
+    ending: str | None
+    status: Literal["complete", "running", "interrupted"]
+    client: JsonValue
+    client_capabilities: JsonValue
+    era: Literal["legacy", "modern"] | None
+    protocol_version: str | None
+    servers: list[Server]
+    exchanges: int

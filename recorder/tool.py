@@ -1,0 +1,25 @@
+"""A tool as its server listed it."""
+
+from __future__ import annotations
+
+from pydantic import JsonValue
+
+from recorder.exchange import Record, ToolRef
+
+
+class ToolSpec(Record):
+    server: str
+    name: str
+    version: str
+    """Content hash of the entry: another description or schema is another version."""
+    entry: dict[str, JsonValue]
+    """The whole entry, unknown fields included."""
+
+    @property
+    def ref(self) -> ToolRef:
+        return ToolRef(self.server, self.name)
+
+    @property
+    def description(self) -> str:
+        description = self.entry.get("description")
+        return description if isinstance(description, str) else ""
