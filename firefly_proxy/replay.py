@@ -7,6 +7,7 @@ on a protocol era with the first request and then refuses a client that probes f
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -237,8 +238,8 @@ def serve(server: ReplayServer, lines: Iterable[bytes]) -> None:
                     )
                     out.flush()
     except BrokenPipeError:
-        # The client went away; so does the interpreter, without another try to flush.
-        sys.stdout = None  # type: ignore[assignment]
+        # The client went away; what is left in the buffer has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _for_modern(method: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from firefly_proxy.lines import LineSplitter
 from firefly_proxy.process_tree import StartError, end_descendants, start
 from recorder.frame import Direction, read_line
 
@@ -112,9 +113,9 @@ class _Tunnel:
         self._server_in = process.stdin
         self._to_server = _Outlet(process.stdin.fileno())
         self._to_client = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
-        self._from_client, self._from_server = _Lines(), _Lines()
+        self._from_client, self._from_server = LineSplitter(), LineSplitter()
         self._stderr: deque[bytes] = deque(maxlen=STDERR_TAIL)
-        self._stderr_lines = _Lines()
+        self._stderr_lines = LineSplitter()
         self._client_open = self._server_open = self._stderr_open = True
         self._spoke = False
         self._heard_at = self._owing_at = time.monotonic()
@@ -239,7 +240,7 @@ class _Tunnel:
 def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
     """Answer each request with an error until the client knows why there is no server, or leaves."""
     outlet = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
-    lines = _Lines()
+    lines = LineSplitter()
     deadline = time.monotonic() + REFUSE_S
     owed = tap.unanswered()
     while True:
@@ -270,26 +271,6 @@ def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
 def exit_code_of(returncode: int) -> int:
     """Return what a shell shows for a process that `subprocess` reports with `returncode`."""
     return returncode if returncode >= 0 else 128 - returncode
-
-
-class _Lines:
-    """Cuts a stream into lines. A last line may lack its newline."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that `chunk` completes; an empty chunk is the end."""
-        if chunk and b"\n" not in chunk:
-            self._parts.append(chunk)
-            return []
-        *lines, rest = b"".join([*self._parts, chunk]).split(b"\n")
-        complete = [line + b"\n" for line in lines]
-        if not chunk and rest:
-            complete.append(rest)
-            rest = b""
-        self._parts = [rest] if rest else []
-        return complete
 
 
 class _Outlet:

@@ -9,6 +9,10 @@ from pydantic import JsonValue
 from recorder.exchange import Record
 
 
+Status = Literal["complete", "running", "interrupted"]
+"""`interrupted`: nobody wrote down an end, and the recorder is gone."""
+
+
 class Server(Record):
     """One upstream server of a session."""
 
@@ -32,7 +36,7 @@ class Session(Record):
     started_at: float
     ended_at: float | None
     ending: str | None
-    status: Literal["complete", "running", "interrupted"]
+    status: Status
     client: JsonValue
     client_capabilities: JsonValue
     era: Literal["legacy", "modern"] | None

@@ -18,7 +18,7 @@ from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolResu
 from recorder.liveness import is_alive
 from recorder.redact import KnownSecret, Redactor
 from recorder.schema import connect_for_reading
-from recorder.session import Server, Session
+from recorder.session import Server, Session, Status
 from recorder.tool import ToolSpec
 
 
@@ -49,7 +49,10 @@ class Store:
         servers: dict[str, list[Server]] = {}
         for row in self._rows("SELECT * FROM server ORDER BY id"):
             servers.setdefault(row["session_id"], []).append(_server(row))
-        counts = dict(self._rows("SELECT session_id, count(*) FROM exchange GROUP BY session_id"))
+        counts: dict[str, int] = {
+            session_id: count
+            for session_id, count in self._rows("SELECT session_id, count(*) FROM exchange GROUP BY session_id")
+        }
         return [
             Session(
                 id=row["id"],
@@ -174,7 +177,7 @@ class Store:
         return held[1]
 
 
-def _status(row: sqlite3.Row) -> str:
+def _status(row: sqlite3.Row) -> Status:
     if row["ended_at"] is not None:
         return "complete"
     return "running" if is_alive(row["process"]) else "interrupted"

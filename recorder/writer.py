@@ -282,7 +282,7 @@ class RecordingWriter:
         return row_id
 
     def _execute(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
-        return self._connection.execute(statement, values)  # type: ignore[arg-type]
+        return self._connection.execute(statement, values)
 
 
 def outcome_of(reply: Message) -> str:
