@@ -86,10 +86,10 @@ def print_session(store: Store, session_id: str) -> None:
         highlight=False,
     )
     table = Table("#", "", "method", "asked", "outcome", "ms")
-    for exchange in store.exchanges(session_id=session_id):
+    for position, exchange in enumerate(store.exchanges(session_id=session_id)):
         line = _line(exchange)
         table.add_row(
-            str(line["sequence"]),
+            str(position),
             "→" if exchange.direction == "to_server" else "←",
             exchange.method,
             line["asked"],
@@ -112,7 +112,6 @@ def _line(exchange: Exchange) -> dict[str, Any]:
     params = {name: value for name, value in exchange.params.items() if name != "_meta"}
     return {
         "id": exchange.id,
-        "sequence": exchange.sequence,
         "server": exchange.server,
         "direction": exchange.direction,
         "method": exchange.method,

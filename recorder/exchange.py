@@ -32,7 +32,7 @@ class ToolCall(Record):
 
 
 class ToolResult(Record):
-    """The tool ran. The result is kept whatever its shape; the properties read it where it has the usual one."""
+    """The tool ran. The result is kept whatever its shape; the properties read the usual one."""
 
     kind: Literal["tool_result"] = "tool_result"
     result: JsonValue
@@ -87,10 +87,9 @@ class Exchange(Record):
     """A request and its outcome."""
 
     id: int
+    """Of the request's frame; so a session's exchanges are ordered by it as the requests arrived."""
     session_id: str
     server: str
-    sequence: int
-    """Position among the session's requests, from 0, by arrival."""
     direction: Direction
     method: str
     params: dict[str, JsonValue]

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from recorder.frame import REVERSE, Direction
 
 
+_Key = tuple[Direction, type, object]
+
+
 @dataclass(slots=True)
 class Pending:
     """A request that waits for its reply."""
 
     request_id: object
-    exchange_id: int
+    frame_id: int
     direction: Direction
     method: str
+    name: str | None
     started_at: float
     cursor: object = None
     """Where a list request asked to go on; `None` for its first page."""
@@ -37,15 +41,15 @@ class Pairer:
     """
 
     def __init__(self) -> None:
-        self._open: defaultdict[tuple[Direction, str], deque[Pending]] = defaultdict(deque)
+        self._open: defaultdict[_Key, deque[Pending]] = defaultdict(deque)
 
     def open(self, pending: Pending) -> None:
         if pending.request_id is not None:
-            self._open[pending.direction, json.dumps(pending.request_id)].append(pending)
+            self._open[_key(pending.direction, pending.request_id)].append(pending)
 
     def close(self, direction: Direction, reply_id: object) -> Pending | None:
         """Return the request that a reply travelling in `direction` answers, and forget it."""
-        key = REVERSE[direction], json.dumps(reply_id)
+        key = _key(REVERSE[direction], reply_id)
         waiting = self._open.get(key)
         if not waiting:
             return None
@@ -56,10 +60,16 @@ class Pairer:
 
     def cancel(self, direction: Direction, request_id: object) -> None:
         """Mark the request that its sender no longer wants. A reply may still come, and counts."""
-        for pending in self._open.get((direction, json.dumps(request_id)), ()):
+        for pending in self._open.get(_key(direction, request_id), ()):
             pending.cancelled = True
 
     def __iter__(self) -> Iterator[Pending]:
         """The requests still open."""
         for waiting in self._open.values():
             yield from waiting
+
+
+def _key(direction: Direction, request_id: object) -> _Key:
+    """Return a key under which ids are equal only where their JSON is: `7`, `"7"`, `7.0` and `true` all differ."""
+    is_plain = request_id is None or isinstance(request_id, str | int | float)
+    return direction, type(request_id), request_id if is_plain else json.dumps(request_id)

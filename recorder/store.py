@@ -22,6 +22,26 @@ from recorder.session import Server, Session, Status
 from recorder.tool import ToolSpec
 
 
+_EXCHANGES = """
+    SELECT exchange.id, server.session_id, server.name AS server, exchange.direction, exchange.method,
+           exchange.outcome, request.at AS started_at, exchange.duration_s,
+           request.text AS request, reply.text AS reply
+    FROM exchange
+    JOIN server ON server.id = exchange.server_id
+    JOIN frame AS request ON request.id = exchange.id
+    LEFT JOIN frame AS reply ON reply.id = exchange.reply
+"""
+
+_OPEN_REQUESTS = """
+    SELECT frame.id, server.session_id, server.name, frame.direction, frame.method,
+           'interrupted', frame.at, NULL, frame.text, NULL
+    FROM server
+    JOIN session ON session.id = server.session_id AND session.ended_at IS NULL
+    JOIN frame ON frame.server_id = server.id AND frame.kind = 'request'
+    WHERE NOT EXISTS (SELECT 1 FROM exchange WHERE exchange.server_id = server.id AND exchange.id = frame.id)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class AnsweredRequest:
     """What an index needs of an exchange: the request, and the reply only where it asks for more input."""
@@ -51,7 +71,11 @@ class Store:
             servers.setdefault(row["session_id"], []).append(_server(row))
         counts: dict[str, int] = {
             session_id: count
-            for session_id, count in self._rows("SELECT session_id, count(*) FROM exchange GROUP BY session_id")
+            for session_id, count in self._rows(
+                "SELECT session_id, sum(n) FROM ("
+                " SELECT session_id, count(*) AS n FROM exchange JOIN server ON server.id = server_id GROUP BY 1"
+                f" UNION ALL SELECT session_id, count(*) FROM ({_OPEN_REQUESTS}) GROUP BY 1) GROUP BY 1"
+            )
         }
         return [
             Session(
@@ -85,34 +109,38 @@ class Store:
             for row in rows
         ]
 
-    def exchange_count(self) -> int:
-        return int(next(self._rows("SELECT count(*) FROM exchange"))[0])
-
     def exchange(self, exchange_id: int) -> Exchange:
         """Return one exchange.
 
         Raises:
             RecordingError: there is none of that id.
         """
-        for exchange in self._exchanges("WHERE exchange.id = ?", (exchange_id,)):
-            return exchange
+        where = "exchange.id = ? AND exchange.server_id = (SELECT server_id FROM frame WHERE id = ?)"
+        for row in self._rows(f"{_EXCHANGES} WHERE {where}", (exchange_id, exchange_id)):
+            return _exchange(row)
         raise RecordingError(f"{self.path} has no exchange {exchange_id}")
 
     def exchanges(self, *, session_id: str | None = None, method: str | None = None) -> Iterator[Exchange]:
-        """Yield exchanges of both directions, by session and then in the order the requests arrived."""
-        return self._exchanges(
-            "WHERE exchange.session_id = coalesce(?, exchange.session_id)"
-            " AND exchange.method = coalesce(?, exchange.method) ORDER BY exchange.session_id, sequence",
-            (session_id, method),
-        )
+        """Yield exchanges of both directions in the order the requests arrived, session by session.
+
+        Requests that are still open, or whose recorder was killed, are among them.
+        """
+        for (session,) in self._rows("SELECT id FROM session ORDER BY started_at, rowid"):
+            if session_id in (None, session):
+                rows = self._rows(
+                    f"SELECT * FROM ({_EXCHANGES} UNION ALL {_OPEN_REQUESTS})"
+                    " WHERE session_id = ? AND method = coalesce(?, method) ORDER BY id",
+                    (session, method),
+                )
+                yield from map(_exchange, rows)
 
     def answered_requests(self, server_ids: Sequence[int]) -> Iterator[AnsweredRequest]:
         """Yield the client's answered requests to these servers, in the order they arrived."""
         rows = self._rows(
-            "SELECT exchange.id, session_id, request.text, CASE WHEN instr(reply.text, '\"input_required\"')"
-            " THEN reply.text END"
-            " FROM exchange JOIN frame AS request ON request.id = request_frame"
-            " JOIN frame AS reply ON reply.id = reply_frame"
+            "SELECT exchange.id, server.session_id, request.text,"
+            " CASE WHEN instr(reply.text, '\"input_required\"') THEN reply.text END"
+            " FROM exchange JOIN server ON server.id = exchange.server_id"
+            " JOIN frame AS request ON request.id = exchange.id JOIN frame AS reply ON reply.id = reply"
             " WHERE exchange.server_id IN (SELECT value FROM json_each(?)) AND exchange.direction = 'to_server'"
             " ORDER BY exchange.id",
             (json.dumps(list(server_ids)),),
@@ -129,11 +157,11 @@ class Store:
         if token is None:
             return []
         rows = self._rows(
-            "SELECT note.text FROM exchange JOIN frame AS note ON note.server_id = exchange.server_id"
-            " AND note.id > request_frame AND note.id < reply_frame"
-            " WHERE exchange.id = ? AND note.method = 'notifications/progress' AND note.direction = 'to_client'"
-            " ORDER BY note.id",
-            (exchange.id,),
+            "SELECT note.text FROM exchange JOIN frame AS note"
+            " ON note.id > exchange.id AND note.id < exchange.reply AND note.server_id = exchange.server_id"
+            " WHERE exchange.id = ? AND exchange.server_id = (SELECT server_id FROM frame WHERE id = ?)"
+            " AND note.method = 'notifications/progress' AND note.direction = 'to_client' ORDER BY note.id",
+            (exchange.id, exchange.id),
         )
         notes = [json.loads(text)["params"] for (text,) in rows]
         return [note for note in notes if json.dumps(note.get("progressToken")) == json.dumps(token)]
@@ -150,16 +178,6 @@ class Store:
         if held := getattr(self._local, "held", None):
             self._local.held = None
             held[1].close()
-
-    def _exchanges(self, where: str, values: Sequence[object]) -> Iterator[Exchange]:
-        rows = self._rows(
-            "SELECT exchange.*, server.name AS server, request.text AS request, reply.text AS reply"
-            " FROM exchange JOIN server ON server.id = exchange.server_id"
-            " JOIN frame AS request ON request.id = request_frame"
-            f" LEFT JOIN frame AS reply ON reply.id = reply_frame {where}",
-            values,
-        )
-        return map(_exchange, rows)
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
         try:
@@ -204,7 +222,6 @@ def _exchange(row: sqlite3.Row) -> Exchange:
         id=row["id"],
         session_id=row["session_id"],
         server=row["server"],
-        sequence=row["sequence"],
         direction=row["direction"],
         method=row["method"],
         params=params if isinstance(params, dict) else {},
@@ -216,7 +233,7 @@ def _exchange(row: sqlite3.Row) -> Exchange:
 
 def _outcome(row: sqlite3.Row) -> ToolResult | OtherResult | RpcError | NoReply:
     if row["reply"] is None:
-        return NoReply(reason=row["outcome"] or "interrupted")
+        return NoReply(reason=row["outcome"])
     reply = json.loads(row["reply"])
     if "result" not in reply:
         return RpcError(error=reply.get("error"))
