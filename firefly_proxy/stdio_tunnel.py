@@ -120,6 +120,8 @@ class _Tunnel:
         self._spoke = False
         self._heard_at = self._owing_at = time.monotonic()
         self._client_closed_at: float | None = None
+        self._poller = select.poll()
+        self._polled: tuple[bool, ...] = ()
 
     def run(self) -> Ending:
         while True:
@@ -148,18 +150,30 @@ class _Tunnel:
                 return self._over()
 
     def _poll(self) -> select.poll:
-        poll = select.poll()
-        poll.register(self._signals.fd, select.POLLIN)
-        poll.register(self._to_client.fd, select.POLLOUT if self._to_client.queued else 0)
-        if self._to_server.queued:
-            poll.register(self._to_server.fd, select.POLLOUT)
-        if self._client_open and self._to_server.queued < MAX_QUEUED:
-            poll.register(sys.stdin.fileno(), select.POLLIN)
-        if self._server_open and self._to_client.queued < MAX_QUEUED:
-            poll.register(self._server_out, select.POLLIN)
-        if self._stderr_open:
-            poll.register(self._server_err, select.POLLIN)
-        return poll
+        """Return what to wait for; made anew only when that changes, since it is asked for each message."""
+        wanted = (
+            bool(self._to_client.queued),
+            bool(self._to_server.queued),
+            self._client_open and self._to_server.queued < MAX_QUEUED,
+            self._server_open and self._to_client.queued < MAX_QUEUED,
+            self._stderr_open,
+        )
+        if wanted != self._polled:
+            self._polled = wanted
+            write_client, write_server, read_client, read_server, read_stderr = wanted
+            self._poller = poll = select.poll()
+            poll.register(self._signals.fd, select.POLLIN)
+            # Without events, too, `poll` tells when the client closes its end.
+            poll.register(self._to_client.fd, select.POLLOUT if write_client else 0)
+            for fd, event, wants in (
+                (self._to_server.fd, select.POLLOUT, write_server),
+                (sys.stdin.fileno(), select.POLLIN, read_client),
+                (self._server_out, select.POLLIN, read_server),
+                (self._server_err, select.POLLIN, read_stderr),
+            ):
+                if wants:
+                    poll.register(fd, event)
+        return self._poller
 
     def _read_client(self) -> None:
         chunk = os.read(sys.stdin.fileno(), READ_SIZE)

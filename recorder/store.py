@@ -62,7 +62,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
-        self._rows("SELECT 1")
+        self._connection()
 
     def sessions(self) -> list[Session]:
         """Return all sessions, earliest first."""
@@ -133,6 +133,10 @@ class Store:
                     (session, method),
                 )
                 yield from map(_exchange, rows)
+
+    def answering_servers(self) -> set[int]:
+        """Return the ids of the servers that answered anything; one that never started did not."""
+        return {row[0] for row in self._rows("SELECT DISTINCT server_id FROM exchange WHERE reply IS NOT NULL")}
 
     def answered_requests(self, server_ids: Sequence[int]) -> Iterator[AnsweredRequest]:
         """Yield the client's answered requests to these servers, in the order they arrived."""

@@ -33,11 +33,14 @@ def select_sessions(
     chosen = [
         session for session in sessions if session_id in (None, session.id) and group in (None, session.group)
     ]
-    names = list(dict.fromkeys(upstream.name for session in chosen for upstream in session.servers))
+    answering = store.answering_servers()
+    names = list(
+        dict.fromkeys(upstream.name for session in chosen for upstream in session.servers if upstream.id in answering)
+    )
     if server is None:
         if len(names) != 1:
             many = f"has several servers: choose one with --server ({', '.join(names)})"
-            raise SelectionError(f"{store.path} {many if names else 'has no recorded session'}")
+            raise SelectionError(f"{store.path} {many if names else 'holds no answered request'}")
         server = names[0]
     elif server not in names:
         raise SelectionError(f"{store.path} has no server {server!r}; it has: {_some(names)}")
