@@ -40,7 +40,8 @@ def cli() -> None:
 @click.option(
     "--group",
     metavar="GROUP",
-    help="The task or start state that repeated sessions share [default: a hash of the server's configuration].",
+    help="The task or start state that repeated sessions share "
+    "[default: a hash of the server's configuration].",
 )
 @click.option("--run", metavar="RUN", help="Which repetition of the group this is.")
 @click.option("--url", metavar="URL", help="Record the streamable HTTP server at URL instead of a command.")
@@ -56,8 +57,8 @@ def cli() -> None:
     "--redact",
     metavar="NAME",
     multiple=True,
-    help="An environment variable or header whose value is secret; repeatable. Names with KEY, TOKEN, SECRET, "
-    "PASSWORD or AUTH in them always are.",
+    help="An environment variable or header whose value is secret; repeatable. Names with KEY, TOKEN, "
+    "SECRET, PASSWORD or AUTH in them always are.",
 )
 @click.option(
     "--durable", is_flag=True, help="Sync every commit to disk: survives the loss of power, and is slower."
@@ -162,7 +163,7 @@ def main() -> None:
         cli.main(prog_name="firefly-proxy")
     except FireflyError as error:
         click.echo(f"firefly-proxy: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
         firefly.main(prog_name="firefly")
     except FireflyError as error:
         click.echo(f"firefly: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

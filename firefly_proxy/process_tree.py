@@ -51,7 +51,8 @@ def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            # Safe here: it calls no Python but ctypes, and a recorder has one thread when it starts a server.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
     except OSError as error:
         name = cwd if cwd is not None and not Path(cwd).is_dir() else command[0]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from recorder.canonical import readable_json
 from recorder.exchange import NoReply, RpcError
 from recorder.frame import as_object, is_message, kind_of
 from recorder.handshake import LIST_METHODS, PROTOCOL_VERSION_META, SERVER_INFO_META
@@ -233,9 +234,7 @@ def serve(server: ReplayServer, lines: Iterable[bytes]) -> None:
         for line in lines:
             if line.strip():
                 for message in server.handle_line(line):
-                    out.write(
-                        json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-                    )
+                    out.write(readable_json(message).encode() + b"\n")
                     out.flush()
     except BrokenPipeError:
         # The client went away; what is left in the buffer has no reader.

@@ -19,6 +19,8 @@ from recorder.redact import Redactor, named_in_arguments, named_in_url, secret_v
 class ConfigError(FireflyError):
     """A configuration that names no server we could use."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class StdioServer:

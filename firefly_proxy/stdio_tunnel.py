@@ -106,7 +106,9 @@ class _Tunnel:
     def __init__(
         self, command: Sequence[str], process: subprocess.Popen[bytes], tap: Tap, signals: _Signals
     ) -> None:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         self._command, self._process, self._tap, self._signals = command, process, tap, signals
         self._server_out, self._server_err = process.stdout.fileno(), process.stderr.fileno()
         os.set_blocking(process.stdin.fileno(), False)

@@ -26,6 +26,7 @@ from mcp.shared.inbound import (
     x_mcp_header_map,
 )
 
+from recorder.canonical import readable_json
 from recorder.frame import Frame, as_object, read_line
 from recorder.handshake import PROTOCOL_VERSION_META
 
@@ -364,7 +365,7 @@ def _content_type(response: httpx2.Response) -> str:
 
 
 def _line(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=False).encode() + b"\n"
+    return readable_json(message).encode() + b"\n"
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The one canonical text form of a JSON value, for hashing and for matching."""
+"""Text forms of JSON values: the canonical one, for hashing and matching, and the one to read."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def canonical_json(value: object) -> str:
 def content_hash(value: object) -> str:
     """Return 32 hex digits that identify `value` by content."""
     return hashlib.blake2b(canonical_json(value).encode("ascii"), digest_size=16).hexdigest()
+
+
+def readable_json(value: object) -> str:
+    """Render `value` for storing and sending: as it was, non-ASCII characters unescaped.
+
+    A lone surrogate, which UTF-8 has no form for, stays escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def _plain_numbers(value: object) -> object:

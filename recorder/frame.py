@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from recorder.canonical import readable_json
+
 Direction = Literal["to_server", "to_client"]
 Kind = Literal["request", "response", "notification", "noise", "unread"]
 
@@ -45,13 +47,10 @@ def read_line(line: bytes) -> list[Frame]:
     A line holds one message, or several as a JSON array (a batch of protocol revision 2025-03-26; the
     text of each is then its own). Anything else is one frame of kind `noise`: it is not JSON-RPC. A
     message that cannot be parsed though it looks like one (nested deeper than the parser goes, an
-    integer of more than 4,300 digits) is `unread`: kept and passed on, but paired with nothing.
+    integer of more than 4,300 digits) is `unread`: kept and passed on, but paired with nothing. Bytes that
+    are not UTF-8 stand as U+FFFD in the text, as most clients read them.
     """
-    line = line.strip()
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        return [Frame("noise", line.decode("utf-8", "backslashreplace"), {})]
+    text = line.strip().decode("utf-8", "replace")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -62,7 +61,7 @@ def read_line(line: bytes) -> list[Frame]:
     if is_message(value):
         return [Frame(kind_of(value), text, value)]
     if isinstance(value, list) and value and all(map(is_message, value)):
-        return [Frame(kind_of(item), json.dumps(item, ensure_ascii=False), item) for item in value]
+        return [Frame(kind_of(item), readable_json(item), item) for item in value]
     return [Frame("noise", text, {})]
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from recorder.frame import REVERSE, Direction
 
-
 _Key = tuple[Direction, type, object]
 
 
@@ -70,6 +69,6 @@ class Pairer:
 
 
 def _key(direction: Direction, request_id: object) -> _Key:
-    """Return a key under which ids are equal only where their JSON is: `7`, `"7"`, `7.0` and `true` all differ."""
+    """Return a key under which ids are equal only where their JSON is: `7`, `"7"` and `true` all differ."""
     is_plain = request_id is None or isinstance(request_id, str | int | float)
     return direction, type(request_id), request_id if is_plain else json.dumps(request_id)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from recorder.canonical import readable_json
 from recorder.errors import FireflyError
 
 MIN_LENGTH = 8
@@ -98,7 +99,7 @@ class Redactor:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return redacted
-        return json.dumps(map_text(value, self._redact_text), ensure_ascii=False)
+        return readable_json(map_text(value, self._redact_text))
 
     def known(self) -> Iterator[KnownSecret]:
         """What lookup needs of each secret: its plain spelling and those inside JSON inside JSON."""
@@ -193,7 +194,8 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
             missing = {other: None for other in missing if other.upper() != name.upper()}
             if len(value) < MIN_NAMED_LENGTH:
                 raise FireflyError(
-                    f"--redact {name}: its value has {len(value)} characters, at least {MIN_NAMED_LENGTH} are needed"
+                    f"--redact {name}: its value has {len(value)} characters,"
+                    f" at least {MIN_NAMED_LENGTH} are needed"
                 )
             found.add(value)
         elif SECRET_NAME.search(name) and len(value) >= MIN_LENGTH:

@@ -8,7 +8,6 @@ from pydantic import JsonValue
 
 from recorder.exchange import Record
 
-
 Status = Literal["complete", "running", "interrupted"]
 """`interrupted`: nobody wrote down an end, and the recorder is gone."""
 

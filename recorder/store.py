@@ -21,7 +21,6 @@ from recorder.schema import connect_for_reading
 from recorder.session import Server, Session, Status
 from recorder.tool import ToolSpec
 
-
 _EXCHANGES = """
     SELECT exchange.id, server.session_id, server.name AS server, exchange.direction, exchange.method,
            exchange.outcome, request.at AS started_at, exchange.duration_s,
@@ -39,6 +38,27 @@ _OPEN_REQUESTS = """
     JOIN session ON session.id = server.session_id AND session.ended_at IS NULL
     JOIN frame ON frame.server_id = server.id AND frame.kind = 'request'
     WHERE NOT EXISTS (SELECT 1 FROM exchange WHERE exchange.server_id = server.id AND exchange.id = frame.id)
+"""
+
+_EXCHANGE_COUNTS = f"""
+    SELECT session_id, sum(n)
+    FROM (
+        SELECT session_id, count(*) AS n FROM exchange JOIN server ON server.id = server_id GROUP BY session_id
+        UNION ALL
+        SELECT session_id, count(*) FROM ({_OPEN_REQUESTS}) GROUP BY session_id
+    )
+    GROUP BY session_id
+"""
+
+_ANSWERED_REQUESTS = """
+    SELECT exchange.id, server.session_id, request.text AS request,
+           CASE WHEN instr(answer.text, '"input_required"') THEN answer.text END AS asks_input
+    FROM exchange
+    JOIN server ON server.id = exchange.server_id
+    JOIN frame AS request ON request.id = exchange.id
+    JOIN frame AS answer ON answer.id = exchange.reply
+    WHERE exchange.direction = 'to_server' AND exchange.server_id IN (SELECT value FROM json_each(?))
+    ORDER BY exchange.id
 """
 
 
@@ -69,14 +89,7 @@ class Store:
         servers: dict[str, list[Server]] = {}
         for row in self._rows("SELECT * FROM server ORDER BY id"):
             servers.setdefault(row["session_id"], []).append(_server(row))
-        counts: dict[str, int] = {
-            session_id: count
-            for session_id, count in self._rows(
-                "SELECT session_id, sum(n) FROM ("
-                " SELECT session_id, count(*) AS n FROM exchange JOIN server ON server.id = server_id GROUP BY 1"
-                f" UNION ALL SELECT session_id, count(*) FROM ({_OPEN_REQUESTS}) GROUP BY 1) GROUP BY 1"
-            )
-        }
+        counts = dict(map(tuple, self._rows(_EXCHANGE_COUNTS)))
         return [
             Session(
                 id=row["id"],
@@ -136,19 +149,13 @@ class Store:
 
     def answering_servers(self) -> set[int]:
         """Return the ids of the servers that answered anything; one that never started did not."""
-        return {row[0] for row in self._rows("SELECT DISTINCT server_id FROM exchange WHERE reply IS NOT NULL")}
+        return {
+            row[0] for row in self._rows("SELECT DISTINCT server_id FROM exchange WHERE reply IS NOT NULL")
+        }
 
     def answered_requests(self, server_ids: Sequence[int]) -> Iterator[AnsweredRequest]:
         """Yield the client's answered requests to these servers, in the order they arrived."""
-        rows = self._rows(
-            "SELECT exchange.id, server.session_id, request.text,"
-            " CASE WHEN instr(reply.text, '\"input_required\"') THEN reply.text END"
-            " FROM exchange JOIN server ON server.id = exchange.server_id"
-            " JOIN frame AS request ON request.id = exchange.id JOIN frame AS reply ON reply.id = reply"
-            " WHERE exchange.server_id IN (SELECT value FROM json_each(?)) AND exchange.direction = 'to_server'"
-            " ORDER BY exchange.id",
-            (json.dumps(list(server_ids)),),
-        )
+        rows = self._rows(_ANSWERED_REQUESTS, (json.dumps(list(server_ids)),))
         for exchange_id, session_id, request_text, reply_text in rows:
             result = json.loads(reply_text).get("result") if reply_text else None
             asks = isinstance(result, dict) and result.get("resultType") == "input_required"

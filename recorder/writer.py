@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recorder.canonical import content_hash
+from recorder.canonical import content_hash, readable_json
 from recorder.errors import RecordingError
 from recorder.frame import Direction, Frame, Message, as_object, read_line
 from recorder.handshake import LIST_METHODS, ClientHello, ServerHello, client_hello, server_hello, subject
@@ -75,7 +75,7 @@ class RecordingWriter:
         with self._transaction():
             server_id = self._insert(
                 "INSERT INTO server (session_id, name, config) VALUES (?, ?, ?)",
-                (self.session_id, self._safe(name), self._safe(_json(config))),
+                (self.session_id, self._safe(name), self._safe(readable_json(config))),
             )
         self._pairers[server_id] = Pairer()
         return server_id
@@ -172,7 +172,7 @@ class RecordingWriter:
         self._client = hello
         self._execute(
             "UPDATE session SET client = ?, client_capabilities = ? WHERE id = ?",
-            (_json(hello.info), _json(hello.capabilities), self.session_id),
+            (readable_json(hello.info), readable_json(hello.capabilities), self.session_id),
         )
         if hello.era == "modern" and request.method != "server/discover":
             # A probe may yet fall back to the handshake; any other modern request has chosen its era.
@@ -181,7 +181,7 @@ class RecordingWriter:
     def _note_server(self, server_id: int, hello: ServerHello) -> None:
         self._execute(
             "UPDATE server SET info = ?, capabilities = ?, instructions = ? WHERE id = ?",
-            (_json(hello.info), _json(hello.capabilities), hello.instructions, server_id),
+            (readable_json(hello.info), readable_json(hello.capabilities), hello.instructions, server_id),
         )
         self._note_era(server_id, hello.era, hello.protocol_version)
 
@@ -207,12 +207,14 @@ class RecordingWriter:
             self._execute(
                 "INSERT OR IGNORE INTO listing (server, kind, name, hash, entry, first_seen)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (*version, _json(entry), at),
+                (*version, readable_json(entry), at),
             )
             ids += self._execute(
                 "SELECT id FROM listing WHERE server = ? AND kind = ? AND name = ? AND hash = ?", version
             ).fetchone()
-        self._execute("UPDATE server SET listed = ? WHERE id = ?", (_json(listed | {kind: ids}), server_id))
+        self._execute(
+            "UPDATE server SET listed = ? WHERE id = ?", (readable_json(listed | {kind: ids}), server_id)
+        )
 
     def _stored(self, frame: Frame) -> Frame:
         """Return the frame as it may be written: the same one where it holds no secret."""
@@ -302,10 +304,6 @@ def outcome_of(reply: Message) -> str:
     if "result" not in reply:
         return "rpc_error"
     return "tool_error" if as_object(reply["result"]).get("isError") is True else "result"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _identity(path: str) -> tuple[int, int]:

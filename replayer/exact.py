@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from replayer.index import RequestIndex
 from replayer.history import History
+from replayer.index import RequestIndex
 from replayer.tier import Hit, Request
 
 

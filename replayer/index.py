@@ -34,9 +34,8 @@ def select_sessions(
         session for session in sessions if session_id in (None, session.id) and group in (None, session.group)
     ]
     answering = store.answering_servers()
-    names = list(
-        dict.fromkeys(upstream.name for session in chosen for upstream in session.servers if upstream.id in answering)
-    )
+    upstreams = [upstream for session in chosen for upstream in session.servers]
+    names = list(dict.fromkeys(upstream.name for upstream in upstreams if upstream.id in answering))
     if server is None:
         if len(names) != 1:
             many = f"has several servers: choose one with --server ({', '.join(names)})"

@@ -21,6 +21,7 @@ def kinds(line: bytes) -> list[str]:
         (b"", "noise"),
         (b"[]", "noise"),
         (b"\xff\xfe", "noise"),
+        (b'{"jsonrpc":"2.0","id":1,"result":"not UTF-8: \xff"}', "response"),
         (b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 5000 + b"]" * 5000 + b"}", "unread"),
         (b'{"jsonrpc":"2.0","id":1,"result":' + b"9" * 5000 + b"}", "unread"),
         (b"[" * 5000, "noise"),

@@ -89,6 +89,7 @@ def test_a_session_is_kept_whole(path: Path) -> None:
         {"content": [{"type": "hologram", "beam": 1.0}], "x-unknown": {}},
         {"content": None},
         {},
+        {"content": [{"type": "text", "text": "half a \ud83d pair, \u20ac"}]},
         [1],
         "text",
         None,
