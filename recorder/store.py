@@ -43,7 +43,8 @@ _OPEN_REQUESTS = """
 _EXCHANGE_COUNTS = f"""
     SELECT session_id, sum(n)
     FROM (
-        SELECT session_id, count(*) AS n FROM exchange JOIN server ON server.id = server_id GROUP BY session_id
+        SELECT session_id, count(*) AS n
+        FROM exchange JOIN server ON server.id = server_id GROUP BY session_id
         UNION ALL
         SELECT session_id, count(*) FROM ({_OPEN_REQUESTS}) GROUP BY session_id
     )
