@@ -6,8 +6,10 @@ import time
 from collections import Counter
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from recorder.exchange import Exchange, NoReply, RpcError, ToolResult
 from recorder.session import Session
@@ -52,11 +54,9 @@ def summary(store: Store, session_id: str | None = None) -> dict[str, Any]:
 
 def print_overview(store: Store) -> None:
     """Print the sessions, and how often each tool was called."""
-    console = Console()
+    console = _console()
     view = summary(store)
-    table = Table(
-        "session", "started", "server", "client", "era", "exchanges", "status", title=str(store.path)
-    )
+    table = _table("session", "started", "server", "client", "protocol", "exchanges", "status")
     for session in store.sessions():
         table.add_row(
             session.id,
@@ -65,38 +65,59 @@ def print_overview(store: Store) -> None:
             str(session.client.get("name", "")) if isinstance(session.client, dict) else "",
             session.protocol_version or "",
             str(session.exchanges),
-            session.status + (f" ({session.ending})" if session.ending else ""),
+            session.status,
         )
     console.print(table)
-    tools = Table("server", "tool", "calls")
+    tools = _table("server", "tool", "calls")
     for tool in view["tools"]:
         tools.add_row(tool["server"], tool["name"], str(tool["calls"]))
     if view["tools"]:
         console.print(tools)
-    console.print(f"{view['exchanges']} exchanges. The calls of a session: --session ID")
+    console.print(
+        f"{view['exchanges']} exchanges. One session and its exchanges: --session ID", highlight=False
+    )
 
 
 def print_session(store: Store, session_id: str) -> None:
     """Print one session and each of its exchanges, one a line."""
-    console = Console()
+    console = _console()
     (session,) = _sessions(store, session_id)
-    console.print(
-        f"session {session.id}, group {session.group}, {session.status}"
-        + (f": {session.ending}" if session.ending else ""),
-        highlight=False,
-    )
-    table = Table("#", "", "method", "asked", "outcome", "ms")
+    details = {
+        "group": session.group,
+        "run": session.run,
+        "status": f"{session.status}: {session.ending}" if session.ending else session.status,
+        "protocol": session.protocol_version,
+        "client": shown(session.client) if session.client else None,
+        **{server.name: shown(server.config) for server in session.servers},
+    }
+    for name, value in details.items():
+        if value is not None:
+            console.print(f"{name}: {value}", highlight=False, markup=False)
+    table = _table("#", "", "method", "asked", "outcome", "ms")
     for position, exchange in enumerate(store.exchanges(session_id=session_id)):
         line = _line(exchange)
         table.add_row(
             str(position),
             "→" if exchange.direction == "to_server" else "←",
             exchange.method,
-            line["asked"],
-            line["outcome"],
+            Text(line["asked"]),
+            Text(line["outcome"]),
             "" if exchange.duration_s is None else f"{exchange.duration_s * 1000:.1f}",
         )
     console.print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    # Into a pipe or file there is no window to fit into.
+    return console if console.is_terminal else Console(width=160)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column != "asked", overflow="fold")
+    return table
 
 
 def _line(exchange: Exchange) -> dict[str, Any]:
