@@ -35,6 +35,9 @@ SURE_WRITE = select.PIPE_BUF
 MAX_QUEUED = 1 << 20
 """Bytes that wait for a slow reader before we stop reading what is meant for it."""
 
+IDLE_S = 0.001
+"""How long nothing must happen before the tap catches up: longer than a quick server takes to answer."""
+
 EOF_GRACE_S = 1.5
 """Time for a server to end by itself once its client has closed; clients wait about two seconds."""
 
@@ -62,6 +65,13 @@ class Tap(Protocol):
 
     def record(self, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
         """Take note of the lines and say which may be passed on."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has something to do that can wait until nothing else happens."""
+
+    def flush(self) -> None:
+        """Do it."""
 
     def record_own(self, line: bytes) -> None:
         """Take note of a line that the tunnel itself says to the client."""
@@ -127,7 +137,10 @@ class _Tunnel:
 
     def run(self) -> Ending:
         while True:
-            for fd, events in self._poll().poll(self._timeout_s() * 1000):
+            happened = self._poll().poll(self._timeout_s() * 1000)
+            if not happened:
+                self._tap.flush()
+            for fd, events in happened:
                 if fd == self._signals.fd:
                     if number := self._signals.ending():
                         return self._ended(f"signal {number.name}", 128 + number)
@@ -207,6 +220,8 @@ class _Tunnel:
 
     def _timeout_s(self) -> float:
         """Seconds until something must be looked at though nothing happened."""
+        if self._tap.behind:
+            return IDLE_S
         ending = self._process.returncode is not None or not self._server_open or not self._client_open
         return 0.05 if ending else 3600.0
 

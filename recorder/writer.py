@@ -11,9 +11,9 @@ import os
 import secrets as random_secrets
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from recorder.canonical import content_hash, readable_json
 from recorder.errors import RecordingError
@@ -24,11 +24,17 @@ from recorder.pairing import Pairer, Pending
 from recorder.redact import Redactor
 from recorder.schema import begin, connect_for_writing
 
+T = TypeVar("T")
+
+FILE_CHECK_S = 0.005
+"""How old the last look at the file may be when a commit relies on it; a look costs 2 to 5 µs."""
+
 
 class RecordingWriter:
     """Writes one session: one client's conversation with one or more servers.
 
-    Every method commits before it returns. Not safe to share between threads.
+    Every method commits before it returns; what `record` may leave for later, it says. Not safe to share
+    between threads.
 
     Args:
         path: The recording; made where there is none. Other processes may write to it meanwhile.
@@ -54,17 +60,21 @@ class RecordingWriter:
         self.path = path
         self.session_id = random_secrets.token_hex(6)
         self._connection = connect_for_writing(path, durable=durable)
-        self._path_text = os.fspath(path)  # a `stat` of text is cheaper than one of a Path
-        self._file = _identity(self._path_text)
+        self._execute = self._connection.execute
+        self._file = _identity(path)
+        self._seen_at = time.monotonic()
         key = self._connection.execute("SELECT redaction_key FROM recording").fetchone()[0]
         self._redactor = Redactor(key, secrets)
         self._pairers: dict[int, Pairer] = {}
         self._client: ClientHello | None = None
-        with self._transaction():
-            self._execute(
+        self._durable = durable
+        self._taken: list[tuple[int, Direction, Frame, Frame, float]] = []
+        self._commit(
+            lambda: self._execute(
                 "INSERT INTO session (id, group_id, run_id, started_at, process) VALUES (?, ?, ?, ?, ?)",
                 (self.session_id, self._safe(group), run and self._safe(run), time.time(), this_process()),
             )
+        )
 
     def add_server(self, name: str, config: Mapping[str, object]) -> int:
         """Register an upstream server and return its id.
@@ -72,65 +82,88 @@ class RecordingWriter:
         Args:
             config: As the user wrote it, variables unexpanded.
         """
-        with self._transaction():
-            server_id = self._insert(
+        server_id = self._commit(
+            lambda: self._insert(
                 "INSERT INTO server (session_id, name, config) VALUES (?, ?, ?)",
                 (self.session_id, self._safe(name), self._safe(readable_json(config))),
             )
+        )
         self._pairers[server_id] = Pairer()
         return server_id
 
     def record(self, server_id: int, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
-        """Write the lines, in one transaction, and say of each whether it may be passed on.
+        """Take the lines and say of each whether it may be passed on.
 
         A line from the server that is not JSON-RPC is noise: written, and kept from the client.
+
+        Lines to the client are committed when this returns, and whatever came before them too, in one
+        transaction. Lines to the server wait for the next commit, which is soon (see `flush`): a commit
+        of their own would cost every call as much again. With `durable` they are committed here.
         """
+        at = time.time()
         passes = []
-        with self._transaction():
-            at = time.time()
-            for line in lines:
-                frames = read_line(line)
-                for frame in frames:
-                    self._write(server_id, direction, frame, at)
-                passes.append(direction == "to_server" or frames[0].kind != "noise")
+        for line in lines:
+            frames = read_line(line)
+            self._taken += [(server_id, direction, frame, self._stored(frame), at) for frame in frames]
+            passes.append(direction == "to_server" or frames[0].kind != "noise")
+        if direction == "to_client" or self._durable:
+            self.flush()
         return passes
+
+    @property
+    def behind(self) -> bool:
+        """Whether lines were taken that are not committed yet."""
+        return bool(self._taken)
+
+    def flush(self) -> None:
+        """Commit what was taken; to be called as soon as nothing else is to be done."""
+        if self._taken:
+            self._commit(self._write_taken)
+            self._taken.clear()
 
     def record_own(self, server_id: int, line: bytes) -> None:
         """Write a message that the proxy itself sent to the client; it is no server's answer."""
-        with self._transaction():
-            text = self._safe(line.decode().strip())
-            self._insert_frame(server_id, "to_client", "proxy", None, text, time.time())
+        self.flush()
+        text = self._safe(line.decode().strip())
+        self._commit(lambda: self._insert_frame(server_id, "to_client", "proxy", None, text, time.time()))
 
     def unanswered(self, server_id: int) -> list[Pending]:
         """Return the client's requests whose reply it still waits for, oldest first."""
+        self.flush()
         waiting = (p for p in self._pairers[server_id] if p.direction == "to_server" and p.answerable)
         return sorted(waiting, key=lambda pending: pending.frame_id)
 
     def end_server(self, server_id: int, ending: str) -> None:
         """Note how a server's process or connection ended, and that its open requests stay unanswered."""
-        with self._transaction():
-            for pending in self._pairers[server_id]:
-                self._insert_exchange(
-                    server_id, pending, "cancelled" if pending.cancelled else "disconnected"
-                )
-            self._execute("UPDATE server SET ending = ? WHERE id = ?", (self._safe(ending), server_id))
+        self.flush()
+        self._commit(lambda: self._write_server_ending(server_id, ending))
         self._pairers[server_id] = Pairer()
 
     def end(self, ending: str) -> None:
         """Close the session and the recording. A session without this shows as interrupted."""
-        with self._transaction():
-            self._execute(
+        self.flush()
+        self._commit(
+            lambda: self._execute(
                 "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
                 (time.time(), self._safe(ending), self.session_id),
             )
+        )
         self.close()
 
     def close(self) -> None:
-        """Let go of the file and leave the session as it is."""
+        """Let go of the file and leave the session as it is on disk."""
         self._connection.close()
 
-    def _write(self, server_id: int, direction: Direction, frame: Frame, at: float) -> None:
-        stored = self._stored(frame)
+    def _write_taken(self) -> None:
+        for taken in self._taken:
+            self._write(*taken)
+
+    def _write_server_ending(self, server_id: int, ending: str) -> None:
+        for pending in self._pairers[server_id]:
+            self._insert_exchange(server_id, pending, "cancelled" if pending.cancelled else "disconnected")
+        self._execute("UPDATE server SET ending = ? WHERE id = ?", (self._safe(ending), server_id))
+
+    def _write(self, server_id: int, direction: Direction, frame: Frame, stored: Frame, at: float) -> None:
         if stored is not frame and direction == "to_server":
             self._keep_digests(stored.text)
         frame_id = self._insert_frame(server_id, direction, frame.kind, stored.method, stored.text, at)
@@ -237,28 +270,37 @@ class RecordingWriter:
                     (secret.digest, secret.length, secret.placeholder),
                 )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit what the body wrote, or nothing of it.
-
-        SQLite does not notice when the file it has open is deleted or replaced, and would go on writing
-        where nobody can read; one `stat` a commit (2 µs) does.
-        """
+    def _commit(self, write: Callable[[], T]) -> T:
+        """Commit what `write` writes, or nothing of it, and return what it returns."""
         try:
             begin(self._connection)
             try:
-                yield
-                self._connection.execute("COMMIT")
+                written = write()
+                self._execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                    self._execute("ROLLBACK")
                 raise
-            if _identity(self._path_text) != self._file:
-                raise RecordingError(f"recording to {self.path} failed: the file was replaced by another one")
         except sqlite3.Error as error:
             raise RecordingError(f"recording to {self.path} failed: {error}") from error
+        now = time.monotonic()
+        if now - self._seen_at > FILE_CHECK_S:
+            self._check_file()
+            self._seen_at = now
+        return written
+
+    def _check_file(self) -> None:
+        """Make sure that the file is still where it was.
+
+        SQLite does not notice that the file it has open was deleted or replaced, and would go on
+        writing where nobody can read.
+        """
+        try:
+            identity = _identity(self.path)
         except FileNotFoundError as error:
             raise RecordingError(f"recording to {self.path} failed: the file was deleted") from error
+        if identity != self._file:
+            raise RecordingError(f"recording to {self.path} failed: the file was replaced by another one")
 
     def _insert_frame(
         self, server_id: int, direction: Direction, kind: str, method: str | None, text: str, at: float
@@ -290,13 +332,10 @@ class RecordingWriter:
             ),
         )
 
-    def _insert(self, statement: str, values: Sequence[object]) -> int:
+    def _insert(self, statement: str, values: tuple[str | int | float | None, ...]) -> int:
         row_id = self._execute(statement, values).lastrowid
         assert row_id is not None
         return row_id
-
-    def _execute(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
-        return self._connection.execute(statement, values)
 
 
 def outcome_of(reply: Message) -> str:
@@ -306,6 +345,6 @@ def outcome_of(reply: Message) -> str:
     return "tool_error" if as_object(reply["result"]).get("isError") is True else "result"
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int]:
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino

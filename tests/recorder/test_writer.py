@@ -139,6 +139,7 @@ def test_a_session_nobody_ended_shows_as_running_and_then_as_interrupted(path: P
     writer = RecordingWriter(path, group="g")
     server = writer.add_server("s", {})
     writer.record(server, "to_server", [request(1, "tools/call", {"name": "t"})])
+    writer.flush()
     store = Store(path)
     assert [session.status for session in store.sessions()] == ["running"]
     assert [exchange.outcome for exchange in store.exchanges()] == [NoReply(reason="interrupted")]
@@ -179,3 +180,19 @@ def test_opening_for_reading_writes_nothing(path: Path) -> None:
         assert len(Store(path).sessions()) == 1
     finally:
         path.parent.chmod(0o700)
+
+
+def test_a_request_waits_for_the_next_commit_and_a_durable_one_does_not(path: Path) -> None:
+    for durable, frames in ((False, [0, 2]), (True, [1, 2])):
+        writer = RecordingWriter(path, group="g", durable=durable)
+        server = writer.add_server("s", {})
+        counted = []
+        for direction, line in (("to_server", request(1, "ping")), ("to_client", result(1, {}))):
+            writer.record(server, direction, [line])  # type: ignore[arg-type]
+            with sqlite3.connect(path) as other:
+                counted += other.execute(
+                    "SELECT count(*) FROM frame WHERE server_id = ?", (server,)
+                ).fetchone()
+            assert not writer.behind or direction == "to_server"
+        assert counted == frames
+        writer.end("done")
