@@ -59,6 +59,7 @@ class _Tunnel:
             lines = splitter.feed(chunk)
             if lines:
                 self._tap.record("to_server", lines)
+                self._tap.flush()
             for line in lines:
                 yield line
             if not chunk:

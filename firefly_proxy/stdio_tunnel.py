@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import select
-import shlex
 import signal
 import socket
 import subprocess
@@ -248,7 +247,7 @@ class _Tunnel:
         code = self._process.returncode
         if self._client_closed_at is not None and code is None:
             return self._ended("the client closed")
-        name = shlex.join(self._command)
+        name = self._command[0]  # what follows it may hold secrets, which quoting would disguise
         if code is None:
             how = f"upstream `{name}` closed its standard output"
         elif code < 0:

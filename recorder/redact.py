@@ -48,9 +48,9 @@ TOKEN_SHAPES: Sequence[tuple[str, re.Pattern[str]]] = tuple(
         ("hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
         ("pypi-", _START + r"pypi-[A-Za-z0-9_-]{40,}"),
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-        ("earer", r"(?i:bearer )(?P<secret>(?:\\?/|[A-Za-z0-9._~+=-]){8,})"),
+        ("earer", r"(?i:bearer )(?P<secret>[A-Za-z0-9._~+/=-]{8,})"),
         ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-        ("@", r":(?:\\?/){2}[^\s:/@\"\\]*:(?P<secret>[^\s/@\"\\]+)@"),
+        ("@", r"://[^\s:/@\"\\]*:(?P<secret>[^\s/@\"\\]+)@"),
     )
 )
 """Texts to look for first, and the shape of a token; its group `secret`, where it has one, is the secret."""
@@ -102,45 +102,52 @@ class Redactor:
         return readable_json(map_text(value, self._redact_text))
 
     def known(self) -> Iterator[KnownSecret]:
-        """What lookup needs of each secret: its plain spelling and those inside JSON inside JSON."""
+        """What lookup needs to find each secret without its value."""
         for secret in self._secrets:
-            spellings = {secret.value}
-            for _ in range(2):
-                spellings |= {
-                    json.dumps(spelling, ensure_ascii=ascii)[1:-1]
-                    for spelling in spellings
-                    for ascii in (True, False)
-                }
-            for spelling in spellings:
+            for spelling in {secret.value, secret.quoted or secret.value}:
                 yield KnownSecret(self.digest(spelling), len(spelling), secret.placeholder)
 
     def redact_unknown(self, text: str, known: Collection[KnownSecret]) -> str:
-        """Replace in `text` whatever has the digest of a known secret, then token shapes.
+        """Replace whatever has the digest of a known secret, also where `text` is JSON that spells it.
 
         Tries each stretch of a secret's length: about a microsecond for each character and length.
         """
-        for length in sorted({secret.length for secret in known}, reverse=True):
-            placeholders = {secret.digest: secret.placeholder for secret in known if secret.length == length}
-            parts, done, at = [], 0, 0
-            while at + length <= len(text):
-                placeholder = placeholders.get(self.digest(text[at : at + length]))
-                if placeholder is None:
-                    at += 1
-                    continue
-                parts += [text[done:at], placeholder]
-                at += length
-                done = at
-            text = "".join([*parts, text[done:]]) if parts else text
-        return self._redact_text(text)
+        placeholders = {secret.digest: secret.placeholder for secret in known}
+        lengths = sorted({secret.length for secret in known}, reverse=True)
+        found: dict[int, tuple[int, str]] = {}
+        for level in _levels(text):
+            for length in lengths:
+                for at in range(len(level) - length + 1):
+                    placeholder = placeholders.get(
+                        self.digest("".join(unit.char for unit in level[at : at + length]))
+                    )
+                    if placeholder is not None:
+                        start, end = level[at].start, level[at + length - 1].end
+                        found[start] = max(found.get(start, (0, "")), (end, placeholder))
+        parts, done = [], 0
+        for start, (end, placeholder) in sorted(found.items()):
+            if start >= done:
+                parts += [text[done:start], placeholder]
+                done = end
+        return "".join([*parts, text[done:]])
 
     def _redact_text(self, text: str) -> str:
         for secret in self._secrets:
+            if "\\u" in text or (secret.needs_escape and "\\" in text):
+                for spelling in secret.spellings:
+                    text = spelling.sub(secret.placeholder, text)
             if secret.value in text:
                 text = text.replace(secret.value, secret.placeholder)
-            if secret.may_be_escaped(text):
-                text = secret.spelling.sub(secret.placeholder, text)
             if secret.quoted is not None and secret.quoted in text:
                 text = text.replace(secret.quoted, secret.placeholder)
+        if "\\u00" not in text and "\\/" not in text:
+            return self._redact_tokens(text)
+        # A token may be spelled with escapes that an encoder need not have used.
+        plain = _NEEDLESS_ESCAPE.sub(_plain, text)
+        redacted = self._redact_tokens(plain)
+        return text if redacted is plain else redacted
+
+    def _redact_tokens(self, text: str) -> str:
         for gate, shape in TOKEN_SHAPES:
             if gate in text:
                 text = shape.sub(self._replace_token, text)
@@ -153,6 +160,55 @@ class Redactor:
             if secret.startswith("[redacted:")
             else match[0].replace(secret, self.placeholder(secret))
         )
+
+
+_NEEDLESS_ESCAPE = re.compile(r"\\+u00(?!22|5[cC])([2-7][0-9a-fA-F])|\\+/")
+"""An escape of a printable character, at any depth of JSON in JSON, that JSON does not ask for."""
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else "/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A character, and where it stands in the text that it was read from, escapes included."""
+
+    char: str
+    start: int
+    end: int
+
+
+_ESCAPE = re.compile(
+    r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\([\"\\/bfnrt])"
+)
+_SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+_SHORT_MEANINGS = {letter: char for char, letter in _SHORT_ESCAPES.items()}
+
+
+def _levels(text: str) -> Iterator[list[_Unit]]:
+    """Yield the characters of `text`, then of what it says as JSON, and so on while that differs."""
+    units = [_Unit(char, at, at + 1) for at, char in enumerate(text)]
+    while True:
+        yield units
+        plain = "".join(unit.char for unit in units)
+        simpler: list[_Unit] = []
+        done = 0
+        for escape in _ESCAPE.finditer(plain):
+            start, end = escape.span()
+            simpler += units[done:start]
+            simpler.append(_Unit(_meaning(escape), units[start].start, units[end - 1].end))
+            done = end
+        if not done:
+            return
+        units = [*simpler, *units[done:]]
+
+
+def _meaning(escape: re.Match[str]) -> str:
+    high, low, code, short = escape.groups()
+    if high:
+        return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
+    return chr(int(code, 16)) if code else _SHORT_MEANINGS.get(short, short)
 
 
 def map_text(value: object, change: Callable[[str], str]) -> object:
@@ -177,7 +233,8 @@ def map_text(value: object, change: Callable[[str], str]) -> object:
 def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) -> set[str]:
     """Return the values that their names give away as secret.
 
-    A value such as `Bearer abc…` yields the credential without its scheme, too.
+    A value such as `Bearer abc…` yields the credential without its scheme, too, and a value of several
+    lines each of them, since noise is read by the line.
 
     Args:
         named: Names and values: environment variables, headers, options.
@@ -200,6 +257,7 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
             found.add(value)
         elif SECRET_NAME.search(name) and len(value) >= MIN_LENGTH:
             found.add(value)
+            found |= {line for line in value.splitlines() if len(line) >= MIN_LENGTH}
             scheme, _, credential = value.partition(" ")
             if scheme.isalpha() and len(credential) >= MIN_LENGTH:
                 found.add(credential)
@@ -232,40 +290,43 @@ def named_in_url(url: str) -> Iterator[tuple[str, str]]:
 class _Secret:
     value: str
     placeholder: str
-    spelling: re.Pattern[str]
-    """Matches the value in JSON text at any depth of strings in strings, however it was escaped."""
+    spellings: tuple[re.Pattern[str], ...]
+    """Match the value where it stands in JSON, in JSON in JSON, and so on; deepest first, since a shallow
+    one may match a part of what is spelled deeper."""
     needs_escape: bool
     quoted: str | None
     """As in a URL, where that differs."""
 
     @classmethod
     def of(cls, value: str, placeholder: str) -> _Secret:
+        needs_escape = any(char in '"\\/' or not " " <= char <= "~" for char in value)
+        depths = range(MAX_DEPTH, 0, -1) if needs_escape else (MAX_DEPTH,)
+        spellings = tuple(re.compile("".join(_spelling(char, depth) for char in value)) for depth in depths)
         quoted = quote(value, safe="")
-        return cls(
-            value,
-            placeholder,
-            re.compile("".join(map(_spellings, value))),
-            any(char in '"\\/' or not " " <= char <= "~" for char in value),
-            quoted if quoted != value else None,
-        )
-
-    def may_be_escaped(self, text: str) -> bool:
-        return "\\u" in text or (self.needs_escape and "\\" in text)
+        return cls(value, placeholder, spellings, needs_escape, quoted if quoted != value else None)
 
 
-_SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+MAX_DEPTH = 4
+"""JSON in JSON in JSON …: how deep a secret is looked for."""
 
 
-def _spellings(char: str) -> str:
-    """Return a pattern for every way JSON can spell `char`, at any depth of strings in strings."""
+def _spelling(char: str, depth: int) -> str:
+    """Return a pattern for `char` after `depth` JSON encodings, each of which may escape what it likes.
+
+    Each encoding doubles the backslashes there are.
+    """
+    inner = 2 ** (depth - 1)
     units = char.encode("utf-16-be", "surrogatepass")
-    code = "".join(rf"\\+u(?i:{units[at]:02x}{units[at + 1]:02x})" for at in range(0, len(units), 2))
-    if char in _SHORT_ESCAPES:
-        return rf"(?:{re.escape(char)}|\\+{_SHORT_ESCAPES[char]}|{code})"
+    codes = (f"{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    code = "".join(rf"\\{{1,{inner}}}u(?i:{code})" for code in codes)
     if char == "\\":
-        return rf"(?:\\+|{code})"
-    if char in '"/':
-        return rf"(?:\\*{char}|{code})"
+        return rf"(?:\\{{{2 * inner}}}|{code})"
+    if char == '"':
+        return rf'(?:\\{{{2 * inner - 1}}}"|{code})'
+    if char == "/":
+        return rf"(?:\\{{0,{2 * inner - 1}}}/|{code})"
+    if char in _SHORT_ESCAPES:
+        return rf"(?:\\{{{inner}}}{_SHORT_ESCAPES[char]}|{code})"
     return rf"(?:{re.escape(char)}|{code})"
 
 

@@ -54,12 +54,18 @@ class ReplaySession:
 
         Secrets in it are replaced as they were when it was recorded, whether or not we know them.
         """
-        plain = json.loads(self._redactor.redact(json.dumps(params)))
+        plain = self._redacted(params)
         if (answer := self._find(method, plain)) or not self._secrets:
             return answer or self._miss(method, plain)
-        unmasked = map_text(params, lambda text: self._redactor.redact_unknown(text, self._secrets))
-        assert isinstance(unmasked, dict)
-        return self._find(method, unmasked) or self._miss(method, unmasked)
+        hidden = self._redacted(
+            map_text(params, lambda text: self._redactor.redact_unknown(text, self._secrets))
+        )
+        return self._find(method, hidden) or self._miss(method, hidden)
+
+    def _redacted(self, params: object) -> dict[str, Any]:
+        redacted = json.loads(self._redactor.redact(json.dumps(params)))
+        assert isinstance(redacted, dict)
+        return redacted
 
     def _find(self, method: str, params: Mapping[str, Any]) -> Answer | None:
         request = Request(method, params, self._chains.key(method, params))
