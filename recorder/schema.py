@@ -121,13 +121,18 @@ def connect_for_writing(path: Path, *, durable: bool = False) -> sqlite3.Connect
     """
     try:
         _create_private(path)
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
         try:
             check_version(connection, path)
+            if _is_foreign(connection):
+                raise sqlite3.DatabaseError("it is an SQLite file, but not a recording")
             _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"))
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             _migrate(connection)
+            connection.execute("PRAGMA busy_timeout = 0")  # `begin` waits in its own way
         except BaseException:
             connection.close()
             raise
@@ -198,14 +203,18 @@ def _create_private(path: Path) -> None:
         return
 
 
+def _is_foreign(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds tables of somebody else's; nothing of it may be changed then."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    return bool(version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
         return
     begin(connection)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise sqlite3.DatabaseError("it is an SQLite file, but not a recording")
         for migration in MIGRATIONS[version:]:
             for statement in _statements(migration):
                 connection.execute(statement)

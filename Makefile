@@ -1,0 +1,69 @@
+# Two commands do everything on a fresh machine with GNU make, Python 3.11 or newer and git:
+#   make demo   records real MCP servers, stops them, replays the same calls and prints what happened
+#   make test   installs what the tests need and runs them all
+# Where npm is found, three more servers are installed and used. The second run of each is quick.
+
+PYTHON ?= python3
+VENV ?= .venv
+NODE_TOOLS := $(and $(shell command -v node 2>/dev/null),$(shell command -v npm 2>/dev/null))
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+SERVERS := $(if $(NODE_TOOLS),.servers/.installed)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo $(SERVERS)  ## record real servers, replay them offline, print what happened
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev $(SERVERS)  ## run every test (ARGS="-k replay -x" is passed to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## ruff format, ruff and mypy --strict
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+bench: $(VENV)/.bench  ## measure what the proxy adds to a call
+	@$(BIN)/python tests/bench/proxy_overhead.py
+
+clean:  ## remove caches, the demo's recording and the npm servers; the virtual environment stays
+	rm -rf .demo .servers .mypy_cache .ruff_cache .pytest_cache dist
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# pip is the last thing that venv installs, so it stands for a complete environment.
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "Firefly needs Python 3.11 or newer, and $(PYTHON) was not found" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Firefly needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(PINS) | $(BIN)/pip
+	@echo "installing Firefly and two Python servers into $(VENV)"
+	@$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(PINS) | $(BIN)/pip
+	@echo "installing Firefly and what its tests need into $(VENV)"
+	@$(INSTALL) -e '.[demo,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(PINS) | $(BIN)/pip
+	@echo "installing Firefly and what it is compared with into $(VENV)"
+	@$(INSTALL) -e '.[bench]'
+	@touch $@
+
+# npm ci takes exactly the versions in the lock file. The servers need no install scripts, so none are run.
+.servers/.installed: tests/servers/package.json tests/servers/package-lock.json
+	@echo "installing three npm servers into .servers"
+	@mkdir -p .servers
+	@cp $^ .servers
+	@cd .servers && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null
+	@touch $@
