@@ -11,7 +11,10 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the lines that `chunk` completes; an empty chunk is the end."""
-        if chunk and b"\n" not in chunk:
+        newline = chunk.find(b"\n")
+        if newline == len(chunk) - 1 >= 0 and not self._parts:
+            return [chunk]  # one whole line, as nearly always
+        if chunk and newline < 0:
             self._parts.append(chunk)
             return []
         *lines, rest = b"".join([*self._parts, chunk]).split(b"\n")

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Protocol
 
 from firefly_proxy.lines import LineSplitter
@@ -204,7 +205,7 @@ class _Tunnel:
         lines = self._from_server.feed(chunk)
         if lines:
             passes = self._tap.record("to_client", lines)
-            if passing := b"".join(line for line, passes in zip(lines, passes, strict=True) if passes):
+            if passing := b"".join(compress(lines, passes)):
                 self._spoke = True
                 self._to_client.write(passing)
         self._heard_at = time.monotonic()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from json.scanner import make_scanner
+from typing import Any, Literal, NamedTuple
 
 from recorder.canonical import readable_json
 
@@ -18,18 +18,13 @@ Message = Mapping[str, Any]
 REVERSE: Mapping[Direction, Direction] = {"to_server": "to_client", "to_client": "to_server"}
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A message and the text it was sent as; `message` is empty for a line that is none."""
 
     kind: Kind
     text: str
     message: Message
-
-    @property
-    def method(self) -> str | None:
-        method = self.message.get("method")
-        return method if method is None or isinstance(method, str) else json.dumps(method)
+    method: str | None = None
 
     @property
     def params(self) -> Message:
@@ -52,17 +47,23 @@ def read_line(line: bytes) -> list[Frame]:
     """
     text = line.strip().decode("utf-8", "replace")
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value, end = _SCAN(text, 0)
+    except (json.JSONDecodeError, StopIteration):
         return [Frame("noise", text, {})]
     except (RecursionError, ValueError):
         looks_right = text.startswith("{") and '"jsonrpc"' in text
         return [Frame("unread" if looks_right else "noise", text, {})]
+    if end != len(text):
+        return [Frame("noise", text, {})]
     if is_message(value):
-        return [Frame(kind_of(value), text, value)]
+        return [frame_of(value, text)]
     if isinstance(value, list) and value and all(map(is_message, value)):
-        return [Frame(kind_of(item), readable_json(item), item) for item in value]
+        return [frame_of(item, readable_json(item)) for item in value]
     return [Frame("noise", text, {})]
+
+
+# What `json.loads` calls in the end, without what is around it; its stub takes it for a class.
+_SCAN = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
 
 
 def is_message(value: object) -> bool:
@@ -76,3 +77,10 @@ def kind_of(message: Message) -> Kind:
     if "method" not in message:
         return "response"
     return "request" if "id" in message else "notification"
+
+
+def frame_of(message: Message, text: str) -> Frame:
+    method = message.get("method")
+    if method is not None and not isinstance(method, str):
+        method = json.dumps(method)
+    return Frame(kind_of(message), text, message, method)

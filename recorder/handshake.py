@@ -18,6 +18,9 @@ CLIENT_INFO_META = "io.modelcontextprotocol/clientInfo"
 CLIENT_CAPABILITIES_META = "io.modelcontextprotocol/clientCapabilities"
 SERVER_INFO_META = "io.modelcontextprotocol/serverInfo"
 
+INTRODUCTIONS = ("initialize", "server/discover")
+"""Methods whose results say who the server is."""
+
 LIST_METHODS = {
     "tools/list": ("tools", "tool", "name"),
     "resources/list": ("resources", "resource", "uri"),
@@ -47,6 +50,8 @@ class ServerHello:
 def client_hello(request: Frame) -> ClientHello | None:
     """Return what a request says of the client, if it says anything."""
     params = request.params
+    if request.method != "initialize" and "_meta" not in params:
+        return None
     if request.method == "initialize":
         return ClientHello(
             params.get("clientInfo"),
@@ -65,8 +70,8 @@ def client_hello(request: Frame) -> ClientHello | None:
     return None
 
 
-def server_hello(method: str, result: Message) -> ServerHello | None:
-    """Return what the result of `initialize` or `server/discover` says of the server."""
+def server_hello(method: str, result: Message) -> ServerHello:
+    """Return what the result of a method among `INTRODUCTIONS` says of the server."""
     if method == "initialize":
         return ServerHello(
             result.get("serverInfo"),
@@ -75,16 +80,14 @@ def server_hello(method: str, result: Message) -> ServerHello | None:
             "legacy",
             _text(result.get("protocolVersion")),
         )
-    if method == "server/discover":
-        versions = result.get("supportedVersions")
-        return ServerHello(
-            as_object(result.get("_meta")).get(SERVER_INFO_META, result.get("serverInfo")),
-            result.get("capabilities"),
-            _text(result.get("instructions")),
-            "modern",
-            _text(versions[0]) if isinstance(versions, list) and versions else None,
-        )
-    return None
+    versions = result.get("supportedVersions")
+    return ServerHello(
+        as_object(result.get("_meta")).get(SERVER_INFO_META, result.get("serverInfo")),
+        result.get("capabilities"),
+        _text(result.get("instructions")),
+        "modern",
+        _text(versions[0]) if isinstance(versions, list) and versions else None,
+    )
 
 
 def subject(frame: Frame) -> str | None:

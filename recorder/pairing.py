@@ -70,5 +70,5 @@ class Pairer:
 
 def _key(direction: Direction, request_id: object) -> _Key:
     """Return a key under which ids are equal only where their JSON is: `7`, `"7"` and `true` all differ."""
-    is_plain = request_id is None or isinstance(request_id, str | int | float)
+    is_plain = isinstance(request_id, str | int | float | None)
     return direction, type(request_id), request_id if is_plain else json.dumps(request_id)

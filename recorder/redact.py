@@ -48,7 +48,7 @@ TOKEN_SHAPES: Sequence[tuple[str, re.Pattern[str]]] = tuple(
         ("hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
         ("pypi-", _START + r"pypi-[A-Za-z0-9_-]{40,}"),
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-        ("earer", r"(?i:bearer )(?P<secret>[A-Za-z0-9._~+/=-]{8,})"),
+        *((gate, r"(?i:bearer )(?P<secret>[A-Za-z0-9._~+/=-]{8,})") for gate in ("earer", "EARER")),
         ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
         ("@", r"://[^\s:/@\"\\]*:(?P<secret>[^\s/@\"\\]+)@"),
     )
@@ -79,6 +79,10 @@ class Redactor:
             {secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret)
         )
         self._secrets = [_Secret.of(secret, self.placeholder(secret)) for secret in longest_first]
+        spelled = {"\\" if secret.needs_escape else secret.value for secret in self._secrets}
+        spelled |= {secret.value for secret in self._secrets}
+        quoted = {secret.quoted for secret in self._secrets if secret.quoted is not None}
+        self._gates = (*spelled, *quoted, "\\u", "\\/", *(gate for gate, _ in TOKEN_SHAPES))
 
     def placeholder(self, secret: str) -> str:
         return f"[redacted:{self.digest(secret)[:16]}]"
@@ -92,6 +96,11 @@ class Redactor:
         JSON stays JSON: where replacing inside the text would break it (a secret made of digits that
         stands as a number), the values are replaced one by one and written anew.
         """
+        for gate in self._gates:
+            if gate in text:
+                break
+        else:
+            return text
         redacted = self._redact_text(text)
         if redacted is text or _is_json(redacted):
             return redacted
