@@ -51,16 +51,10 @@ class ServerTap:
 
     def __init__(self, writer: RecordingWriter, server_id: int) -> None:
         self._writer, self._server_id = writer, server_id
+        self.flush = writer.flush
 
     def record(self, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
         return self._writer.record(self._server_id, direction, lines)
-
-    @property
-    def behind(self) -> bool:
-        return self._writer.behind
-
-    def flush(self) -> None:
-        self._writer.flush()
 
     def record_own(self, line: bytes) -> None:
         self._writer.record_own(self._server_id, line)

@@ -14,7 +14,7 @@ from typing import Any
 
 from recorder.canonical import readable_json
 from recorder.exchange import NoReply, RpcError
-from recorder.frame import as_object, is_message, kind_of
+from recorder.frame import as_object, is_message
 from recorder.handshake import LIST_METHODS, PROTOCOL_VERSION_META, SERVER_INFO_META
 from recorder.session import Server, Session
 from recorder.store import Store
@@ -78,7 +78,7 @@ class ReplayServer:
             yield _error(None, INVALID_REQUEST, "not a JSON-RPC message")
             return
         assert isinstance(message, dict)
-        if kind_of(message) != "request":
+        if "method" not in message or "id" not in message:
             return
         method, request_id = message["method"], message["id"]
         if not isinstance(method, str):

@@ -1,8 +1,8 @@
 """Lines from a client to a server process and back, unchanged and in order, each seen by a tap first.
 
 One thread, one `poll` loop: this is what lets a proxied call cost so little (see tests/bench). Our own
-standard input and output stay in blocking mode, since that mode is shared with whoever holds them, too;
-a write to them is one that `poll` has promised room for.
+standard input and output stay in blocking mode, since that mode is shared with whoever holds them, too
+(see `outlet`).
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from typing import Protocol
 
 from firefly_proxy.lines import LineSplitter
+from firefly_proxy.outlet import Outlet, outlet_to
 from firefly_proxy.process_tree import StartError, end_descendants, start
 from recorder.frame import Direction, read_line
 
 READ_SIZE = 1 << 16
 """Bytes; what a pipe holds."""
 
-SURE_WRITE = select.PIPE_BUF
-"""Bytes that a pipe takes without blocking once `poll` says it is writable."""
-
 MAX_QUEUED = 1 << 20
 """Bytes that wait for a slow reader before we stop reading what is meant for it."""
 
-IDLE_S = 0.001
+IDLE_MS = 1.0
 """How long nothing must happen before the tap catches up: longer than a quick server takes to answer."""
+
+ENDING_POLL_MS = 50.0
+"""How often to look whether one side is done, once the other is."""
 
 EOF_GRACE_S = 1.5
 """Time for a server to end by itself once its client has closed; clients wait about two seconds."""
@@ -56,6 +58,8 @@ REFUSE_S = 30.0
 STDERR_TAIL = 20
 """Lines of a server's standard error to show when it fails."""
 
+ENDED_BY_US = "ended by its proxy"
+
 UPSTREAM_FAILED = -32000
 """JSON-RPC error code of a reply that we give in the place of a server that could not be started."""
 
@@ -66,12 +70,8 @@ class Tap(Protocol):
     def record(self, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
         """Take note of the lines and say which may be passed on."""
 
-    @property
-    def behind(self) -> bool:
-        """Whether it has something to do that can wait until nothing else happens."""
-
     def flush(self) -> None:
-        """Do it."""
+        """Catch up on what `record` put off; called when nothing else is to be done."""
 
     def record_own(self, line: bytes) -> None:
         """Take note of a line that the tunnel itself says to the client."""
@@ -120,113 +120,130 @@ class _Tunnel:
         assert process.stdout is not None
         assert process.stderr is not None
         self._command, self._process, self._tap, self._signals = command, process, tap, signals
+        self._server_in = process.stdin
         self._server_out, self._server_err = process.stdout.fileno(), process.stderr.fileno()
         os.set_blocking(process.stdin.fileno(), False)
-        self._server_in = process.stdin
-        self._to_server = _Outlet(process.stdin.fileno())
-        self._to_client = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
+        self._to_server = Outlet(process.stdin.fileno(), partial(os.write, process.stdin.fileno()))
+        self._to_client = outlet_to(sys.stdout.fileno())
         self._from_client, self._from_server = LineSplitter(), LineSplitter()
         self._stderr: deque[bytes] = deque(maxlen=STDERR_TAIL)
         self._stderr_lines = LineSplitter()
         self._client_open = self._server_open = self._stderr_open = True
         self._spoke = False
+        self._behind = False
         self._heard_at = self._owing_at = time.monotonic()
         self._client_closed_at: float | None = None
-        self._poller = select.poll()
-        self._polled: tuple[bool, ...] = ()
+        self._ending: Ending | None = None
+        self._poll = select.poll()
+        self._unsettled = True
+        self._handlers = {
+            signals.fd: self._on_signal,
+            self._to_client.fd: self._on_client_ready,
+            self._to_server.fd: self._on_server_ready,
+            sys.stdin.fileno(): self._on_client_line,
+            self._server_out: self._on_server_line,
+            self._server_err: self._on_server_error,
+        }
 
     def run(self) -> Ending:
-        while True:
-            happened = self._poll().poll(self._timeout_s() * 1000)
-            if not happened:
-                self._tap.flush()
+        timeout_ms: float | None = None
+        while self._ending is None:
+            if self._unsettled:
+                timeout_ms = self._settle()
+                if self._ending is not None:
+                    break
+            happened = self._poll.poll(IDLE_MS if self._behind else timeout_ms)
             for fd, events in happened:
-                if fd == self._signals.fd:
-                    if number := self._signals.ending():
-                        return self._ended(f"signal {number.name}", 128 + number)
-                    self._process.poll()
-                elif fd == self._to_client.fd:
-                    if events & (select.POLLERR | select.POLLNVAL | select.POLLHUP):
-                        return self._ended("the client went away")
-                    self._to_client.flush()
-                elif fd == self._to_server.fd:
-                    self._to_server.flush()
-                elif fd == sys.stdin.fileno():
-                    self._read_client()
-                elif fd == self._server_out:
-                    self._read_server()
-                else:
-                    self._read_stderr()
-            if self._to_client.broken:
-                return self._ended("the client went away")
-            if not self._client_open and not self._to_server.queued:
-                self._server_in.close()
-            if self._is_over():
-                return self._over()
+                self._handlers[fd](events)
+            if not happened and self._behind:
+                self._tap.flush()
+                self._behind = False
+        return self._ending
 
-    def _poll(self) -> select.poll:
-        """Return what to wait for; made anew only when that changes, since it is asked for each message."""
-        wanted = (
-            bool(self._to_client.queued),
-            bool(self._to_server.queued),
-            self._client_open and self._to_server.queued < MAX_QUEUED,
-            self._server_open and self._to_client.queued < MAX_QUEUED,
-            self._stderr_open,
-        )
-        if wanted != self._polled:
-            self._polled = wanted
-            write_client, write_server, read_client, read_server, read_stderr = wanted
-            self._poller = poll = select.poll()
-            poll.register(self._signals.fd, select.POLLIN)
-            # Without events, too, `poll` tells when the client closes its end.
-            poll.register(self._to_client.fd, select.POLLOUT if write_client else 0)
-            for fd, event, wants in (
-                (self._to_server.fd, select.POLLOUT, write_server),
-                (sys.stdin.fileno(), select.POLLIN, read_client),
-                (self._server_out, select.POLLIN, read_server),
-                (self._server_err, select.POLLIN, read_stderr),
-            ):
-                if wants:
-                    poll.register(fd, event)
-        return self._poller
+    def _settle(self) -> float | None:
+        """Take in what changed besides lines going through; return how long to wait for more, in ms.
 
-    def _read_client(self) -> None:
+        The tunnel stays unsettled until nothing is queued and both sides are open, as nearly always.
+        """
+        if self._to_client.broken:
+            self._end("the client went away")
+        if not self._client_open and not self._to_server.queued:
+            self._server_in.close()
+        if self._ending is None and self._is_over():
+            self._ending = self._over()
+        self._poll = poll = select.poll()
+        poll.register(self._signals.fd, select.POLLIN)
+        # Without events, too, `poll` tells when the client closes its end.
+        poll.register(self._to_client.fd, select.POLLOUT if self._to_client.queued else 0)
+        for fd, event, wanted in (
+            (self._to_server.fd, select.POLLOUT, self._to_server.queued),
+            (sys.stdin.fileno(), select.POLLIN, self._client_open and self._to_server.queued < MAX_QUEUED),
+            (self._server_out, select.POLLIN, self._server_open and self._to_client.queued < MAX_QUEUED),
+            (self._server_err, select.POLLIN, self._stderr_open),
+        ):
+            if wanted:
+                poll.register(fd, event)
+        self._unsettled = bool(self._to_client.queued or self._to_server.queued) or not self._is_whole()
+        return None if self._is_whole() else ENDING_POLL_MS
+
+    def _is_whole(self) -> bool:
+        return self._client_open and self._server_open and self._process.returncode is None
+
+    def _on_client_line(self, _: int) -> None:
         chunk = os.read(sys.stdin.fileno(), READ_SIZE)
         lines = self._from_client.feed(chunk)
         if lines:
             self._tap.record("to_server", lines)
-            self._to_server.write(b"".join(lines))
+            self._behind = True
+            if self._to_server.write(b"".join(lines)):
+                self._unsettled = True
         if not chunk:
             self._client_open = False
+            self._unsettled = True
             self._client_closed_at = self._heard_at = time.monotonic()
 
-    def _read_server(self) -> None:
+    def _on_server_line(self, _: int) -> None:
         chunk = os.read(self._server_out, READ_SIZE)
         lines = self._from_server.feed(chunk)
         if lines:
-            passes = self._tap.record("to_client", lines)
-            if passing := b"".join(compress(lines, passes)):
+            passing = b"".join(compress(lines, self._tap.record("to_client", lines)))
+            self._behind = False
+            if passing:
                 self._spoke = True
-                self._to_client.write(passing)
-        self._heard_at = time.monotonic()
-        self._server_open = bool(chunk)
+                if self._to_client.write(passing):
+                    self._unsettled = True
+        if self._unsettled or not chunk:
+            self._heard_at = time.monotonic()
+        if not chunk:
+            self._server_open = False
+            self._unsettled = True
 
-    def _read_stderr(self) -> None:
+    def _on_server_error(self, _: int) -> None:
         chunk = os.read(self._server_err, READ_SIZE)
         self._stderr.extend(self._stderr_lines.feed(chunk))
-        self._stderr_open = bool(chunk)
         with contextlib.suppress(OSError):
             os.write(sys.stderr.fileno(), chunk)
+        if not chunk:
+            self._stderr_open = False
+            self._unsettled = True
 
-    def _timeout_s(self) -> float:
-        """Seconds until something must be looked at though nothing happened."""
-        if self._tap.behind:
-            return IDLE_S
-        ending = self._process.returncode is not None or not self._server_open or not self._client_open
-        return 0.05 if ending else 3600.0
+    def _on_client_ready(self, events: int) -> None:
+        if events & (select.POLLERR | select.POLLNVAL | select.POLLHUP):
+            self._end("the client went away")
+        self._to_client.flush()
+
+    def _on_server_ready(self, _: int) -> None:
+        self._to_server.flush()
+
+    def _on_signal(self, _: int) -> None:
+        if number := self._signals.ending():
+            self._end(f"signal {number.name}", 128 + number)
+        elif self._process.poll() is not None:
+            self._heard_at = time.monotonic()
+            self._unsettled = True
 
     def _is_over(self) -> bool:
-        if self._server_open and self._client_open and self._process.returncode is None:
+        if self._is_whole():
             return False
         now = time.monotonic()
         quiet_s = now - self._heard_at
@@ -247,7 +264,7 @@ class _Tunnel:
         """Say how it ended, now that the server has, or must."""
         code = self._process.returncode
         if self._client_closed_at is not None and code is None:
-            return self._ended("the client closed")
+            return Ending("the client closed", ENDED_BY_US, 0)
         name = self._command[0]  # what follows it may hold secrets, which quoting would disguise
         if code is None:
             how = f"upstream `{name}` closed its standard output"
@@ -263,14 +280,14 @@ class _Tunnel:
         session = "the server ended" if self._client_closed_at is None else "the client closed"
         return Ending(session, how, exit_code_of(code or 0), failure if code or owed else None)
 
-    def _ended(self, session: str, exit_code: int = 0) -> Ending:
+    def _end(self, session: str, exit_code: int = 0) -> None:
         code = self._process.poll()
-        return Ending(session, "ended by its proxy" if code is None else f"exit code {code}", exit_code)
+        self._ending = Ending(session, ENDED_BY_US if code is None else f"exit code {code}", exit_code)
 
 
 def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
     """Answer each request with an error until the client knows why there is no server, or leaves."""
-    outlet = _Outlet(sys.stdout.fileno(), piece=SURE_WRITE)
+    outlet = outlet_to(sys.stdout.fileno())
     lines = LineSplitter()
     deadline = time.monotonic() + REFUSE_S
     owed = tap.unanswered()
@@ -279,7 +296,7 @@ def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
             error = {"code": UPSTREAM_FAILED, "message": f"firefly-proxy: {message}"}
             reply = json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode() + b"\n"
             tap.record_own(reply)
-            outlet.write(reply)
+            outlet.write_all(reply)
         if "initialize" in (method for _, method in owed):
             return
         poll = select.poll()
@@ -302,48 +319,6 @@ def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
 def exit_code_of(returncode: int) -> int:
     """Return what a shell shows for a process that `subprocess` reports with `returncode`."""
     return returncode if returncode >= 0 else 128 - returncode
-
-
-class _Outlet:
-    """Bytes on their way into a descriptor, written without ever blocking.
-
-    Args:
-        piece: Bytes to write at once, each time that `poll` says there is room; for a descriptor in
-            blocking mode. Without it the descriptor must not block.
-    """
-
-    def __init__(self, fd: int, piece: int | None = None) -> None:
-        self.fd = fd
-        self.queued = 0
-        self.broken = False
-        self._piece = piece
-        self._queue: deque[memoryview] = deque()
-        self._room = select.poll()
-        self._room.register(fd, select.POLLOUT)
-
-    def write(self, data: bytes) -> None:
-        if not self.broken:
-            self._queue.append(memoryview(data))
-            self.queued += len(data)
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what can be written now."""
-        try:
-            while self._queue and (self._piece is None or self._room.poll(0)):
-                head = self._queue[0]
-                written = os.write(self.fd, head[: self._piece])
-                self.queued -= written
-                if written == len(head):
-                    self._queue.popleft()
-                else:
-                    self._queue[0] = head[written:]
-        except BlockingIOError:
-            return
-        except OSError:
-            self.broken = True
-            self._queue.clear()
-            self.queued = 0
 
 
 class _Signals:

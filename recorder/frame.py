@@ -73,14 +73,10 @@ def is_message(value: object) -> bool:
     return "jsonrpc" in value or ("id" in value and ("result" in value or "error" in value))
 
 
-def kind_of(message: Message) -> Kind:
-    if "method" not in message:
-        return "response"
-    return "request" if "id" in message else "notification"
-
-
 def frame_of(message: Message, text: str) -> Frame:
-    method = message.get("method")
-    if method is not None and not isinstance(method, str):
+    if "method" not in message:
+        return Frame("response", text, message)
+    method = message["method"]
+    if not isinstance(method, str):
         method = json.dumps(method)
-    return Frame(kind_of(message), text, message, method)
+    return Frame("request" if "id" in message else "notification", text, message, method)

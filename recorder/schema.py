@@ -175,10 +175,7 @@ def begin(connection: sqlite3.Connection) -> None:
     SQLite's own wait grows to 100 ms a step; commits here take microseconds, so short random steps
     let several recorders share a file without starving one of them.
     """
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+    _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:

@@ -121,11 +121,6 @@ class RecordingWriter:
             self.flush()
         return passes
 
-    @property
-    def behind(self) -> bool:
-        """Whether lines were taken that are not committed yet."""
-        return bool(self._taken)
-
     def flush(self) -> None:
         """Commit what was taken; to be called as soon as nothing else is to be done."""
         if self._taken:
@@ -280,7 +275,10 @@ class RecordingWriter:
     def _commit(self, write: Callable[[], T]) -> T:
         """Commit what `write` writes, or nothing of it, and return what it returns."""
         try:
-            begin(self._connection)
+            try:
+                self._execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                begin(self._connection)
             try:
                 written = write()
                 self._execute("COMMIT")
