@@ -27,7 +27,7 @@ from mcp.shared.inbound import (
 )
 
 from recorder.canonical import readable_json
-from recorder.frame import Frame, as_object, read_line
+from recorder.frame import Frame, Message, as_object, read_line
 from recorder.handshake import PROTOCOL_VERSION_META
 
 logger = logging.getLogger(__name__)
@@ -90,24 +90,25 @@ class HttpUpstream:
         self._expired = anyio.Lock()
         self._parameter_headers: dict[str, dict[tuple[str, ...], str]] = {}
         self._in_flight: dict[str, anyio.CancelScope] = {}
+        self._cancelled: set[str] = set()
 
     async def run(self, lines: AsyncIterator[bytes]) -> None:
         """Send lines until they end, then wait for the answers still owed."""
         async with self._client:
             try:
-                async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as self._listeners:
                     async with anyio.create_task_group() as requests:
                         async for line in lines:
-                            await self._send(line, requests, tasks)
-                    tasks.cancel_scope.cancel()
+                            await self._send(line, requests)
+                    self._listeners.cancel_scope.cancel()
             finally:
                 await self._close()
 
-    async def _send(self, line: bytes, requests: anyio.abc.TaskGroup, tasks: anyio.abc.TaskGroup) -> None:
+    async def _send(self, line: bytes, requests: anyio.abc.TaskGroup) -> None:
         for frame in read_line(line):
             if frame.kind == "request":
                 scope = anyio.CancelScope()
-                self._in_flight[json.dumps(frame.message["id"])] = scope
+                self._in_flight[_id_text(frame.message)] = scope
                 if frame.method == "initialize":
                     self._session.listener.cancel()
                     self._session = _Session(initialize=frame)
@@ -117,13 +118,15 @@ class HttpUpstream:
                     requests.start_soon(self._request, frame, scope)
             elif frame.method == "notifications/cancelled" and self._is_modern(frame):
                 # In the 2026-07-28 era, closing the stream of a request is how it is cancelled.
-                if scope_or_none := self._in_flight.get(json.dumps(frame.params.get("requestId"))):
-                    scope_or_none.cancel()
+                if in_flight := self._in_flight.get(json.dumps(frame.params.get("requestId"))):
+                    in_flight.cancel()
             else:
+                if frame.method == "notifications/cancelled":
+                    self._cancelled |= {json.dumps(frame.params.get("requestId"))} & self._in_flight.keys()
                 await self._notify(frame)
                 if frame.method == "notifications/initialized":
                     self._session.initialized = frame
-                    tasks.start_soon(self._listen, self._session)
+                    self._listeners.start_soon(self._listen, self._session)
 
     def _is_modern(self, frame: Frame) -> bool:
         return (
@@ -131,7 +134,7 @@ class HttpUpstream:
         )
 
     async def _request(self, frame: Frame, scope: anyio.CancelScope) -> None:
-        request_id = json.dumps(frame.message["id"])
+        request_id = _id_text(frame.message)
         try:
             with scope:
                 session = self._session
@@ -144,6 +147,7 @@ class HttpUpstream:
         finally:
             if self._in_flight.get(request_id) is scope:
                 del self._in_flight[request_id]
+                self._cancelled.discard(request_id)
 
     async def _notify(self, frame: Frame) -> None:
         """Send what needs no answer; that it could not be sent is logged."""
@@ -175,12 +179,16 @@ class HttpUpstream:
     async def _refused(self, frame: Frame, session: _Session, response: httpx2.Response) -> bool:
         """Deliver the error in the body, or one made of the status with the words of the SDK's client."""
         body = (await response.aread()).decode("utf-8", "replace")
-        error = _rpc_error(body)
+        reply = _error_reply(body)
         status = response.status_code
-        if status == 404 and session.id is not None and as_object(error).get("code") != METHOD_NOT_FOUND:
+        code = as_object(reply.get("error")).get("code")
+        if status == 404 and session.id is not None and code != METHOD_NOT_FOUND:
             return False
-        if error is not None:
-            await self._deliver(_line({"jsonrpc": "2.0", "id": frame.message["id"], "error": error}))
+        if reply and _id_text(reply) != _id_text(frame.message):
+            # Refused before its id was read: a client on stdio could not tell what this answers.
+            await self._deliver(_line({**reply, "id": frame.message["id"]}))
+        elif reply:
+            await self._deliver(_one_line(body))
         elif status == 404:
             await self._fail(frame, METHOD_NOT_FOUND, "Not Found", status=status, body=body[:500])
         elif status < 400:
@@ -197,6 +205,8 @@ class HttpUpstream:
         if await self._read_events(frame, response, events, deliver):
             return
         for _ in range(RECONNECT_ATTEMPTS):
+            if _id_text(frame.message) in self._cancelled:
+                return  # a legacy server may end the stream of a request that it was told to drop
             if events.last_id is None:
                 break
             await anyio.sleep(events.delay_s)
@@ -214,33 +224,30 @@ class HttpUpstream:
     async def _read_events(
         self, frame: Frame | None, response: httpx2.Response, events: _Events, deliver: bool = True
     ) -> bool:
-        """Deliver events until they end; say whether the answer to `frame` was among them."""
+        """Deliver events until they end; say whether the answer to `frame` was among them.
+
+        What follows the answer on its stream is for the client, too.
+        """
+        answered = False
         try:
             async for event in httpx2.EventSource(response, max_event_size=None):
                 if event.id:
                     events.last_id = event.id
                 if event.retry is not None:
                     events.delay_s = event.retry / 1000
-                if (
-                    event.event == "message"
-                    and event.data
-                    and await self._message(frame, event.data, deliver)
-                ):
-                    return True
+                if event.event == "message" and event.data:
+                    answered |= await self._message(frame, event.data, deliver)
         except httpx2.HTTPError as error:
             logger.info("an event stream broke off: %s", _words(error))
-        return False
+        return answered
 
     async def _message(self, frame: Frame | None, text: str, deliver: bool = True) -> bool:
         """Deliver what the server sent, on one line; say whether it answers `frame`."""
-        # White space between tokens may hold line ends; a string cannot.
-        line = text.replace("\r", " ").replace("\n", " ").encode() + b"\n"
+        line = _one_line(text)
         answers = False
         for reply in read_line(line) if frame is not None else ():
             assert frame is not None
-            if reply.kind == "response" and json.dumps(reply.message.get("id")) == json.dumps(
-                frame.message["id"]
-            ):
+            if reply.kind == "response" and _id_text(reply.message) == _id_text(frame.message):
                 answers = True
                 self._learn(frame, as_object(reply.message.get("result")))
         if deliver:
@@ -288,6 +295,7 @@ class HttpUpstream:
             if await self._post(expired.initialize, self._session, deliver=False) and expired.initialized:
                 await self._notify(expired.initialized)
                 self._session.initialized = expired.initialized
+                self._listeners.start_soon(self._listen, self._session)
 
     def _headers(self, frame: Frame | None) -> dict[str, str]:
         """Return the protocol's headers, which in the 2026-07-28 era repeat what the message says."""
@@ -351,12 +359,23 @@ class HttpUpstream:
                 logger.info("the session was not ended: %s", _words(error))
 
 
-def _rpc_error(body: str) -> object:
+def _error_reply(body: str) -> Message:
+    """Return the JSON-RPC error in a body; empty if it holds none."""
     try:
-        value = json.loads(body)
+        reply = as_object(json.loads(body))
     except ValueError:
-        return None
-    return value.get("error") if isinstance(value, dict) and isinstance(value.get("error"), dict) else None
+        return {}
+    return reply if isinstance(reply.get("error"), dict) else {}
+
+
+def _id_text(message: Message) -> str:
+    """Return a message's id as JSON, which keeps `7` and `"7"` apart."""
+    return json.dumps(message.get("id"))
+
+
+def _one_line(text: str) -> bytes:
+    """Return a message on one line. White space between tokens may hold line ends; a string cannot."""
+    return text.replace("\r", " ").replace("\n", " ").encode() + b"\n"
 
 
 def _content_type(response: httpx2.Response) -> str:
