@@ -59,6 +59,18 @@ def start(
         raise StartError(f"{command[0]} could not be started: {error.strerror}: {name}") from error
 
 
+def reap(process: subprocess.Popen[bytes]) -> int | None:
+    """Take away every child that ended, inherited orphans too; return the exit code of `process` if it did."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode
+
+
 def end_descendants(term_grace_s: float = TERM_GRACE_S) -> None:
     """End every process below this one: SIGTERM, a grace, SIGKILL."""
     for number, grace_s in ((signal.SIGTERM, term_grace_s), (signal.SIGKILL, KILL_GRACE_S)):

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from firefly_proxy.lines import LineSplitter
 from firefly_proxy.outlet import Outlet, outlet_to
-from firefly_proxy.process_tree import StartError, end_descendants, start
+from firefly_proxy.process_tree import StartError, end_descendants, reap, start
 from recorder.frame import Direction, read_line
 
 READ_SIZE = 1 << 16
@@ -238,7 +238,7 @@ class _Tunnel:
     def _on_signal(self, _: int) -> None:
         if number := self._signals.ending():
             self._end(f"signal {number.name}", 128 + number)
-        elif self._process.poll() is not None:
+        elif reap(self._process) is not None:
             self._heard_at = time.monotonic()
             self._unsettled = True
 

@@ -1,13 +1,15 @@
 """The proxy starts what it was told to, ends all of it, and adds nothing to what it says."""
 
+import contextlib
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.promise.conversation import FICKLE, INITIALIZE, Conversation, record
+from tests.promise.conversation import FICKLE, INITIALIZE, WAIT_S, Conversation, record
 from tests.promise.lifeline import Lifeline
 from tests.promise.recording import texts_to_client
 
@@ -169,3 +171,29 @@ def is_object(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; elsewhere orphans are not ours to inherit")
+def test_orphans_that_end_are_taken_away_while_the_session_goes_on(db: Path) -> None:
+    orphans = "import subprocess; [subprocess.Popen('true & exit', shell=True).wait() for _ in range(20)]"
+    server = [
+        sys.executable,
+        "-c",
+        f"{orphans}; import runpy; runpy.run_path({FICKLE[-1]!r}, run_name='__main__')",
+    ]
+    with record(db, server) as client:
+        client.initialize()
+        deadline = time.monotonic() + WAIT_S
+        while (zombies := zombie_children(client.process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert zombies == []
+
+
+def zombie_children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(ppid) == parent:
+                found.append(int(stat.parent.name))
+    return found
