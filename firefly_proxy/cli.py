@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from recorder.errors import FireflyError
+from firefly_proxy.command_line import run
 
 DB = click.option(
     "--db",
@@ -158,12 +158,7 @@ def show(db: Path, session_id: str | None, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command; an error that the operator can fix is one line on standard error."""
-    try:
-        cli.main(prog_name="firefly-proxy")
-    except FireflyError as error:
-        click.echo(f"firefly-proxy: {error}", err=True)
-        sys.exit(error.exit_code)
+    run(cli, "firefly-proxy")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 
 import click
 
-from recorder.errors import FireflyError
+from firefly_proxy.command_line import run
 
 COMMANDS = {
     "record": (
@@ -46,12 +45,7 @@ def firefly() -> None:
 
 
 def main() -> None:
-    """Run a command; an error that the operator can fix is one line on standard error."""
-    try:
-        firefly.main(prog_name="firefly")
-    except FireflyError as error:
-        click.echo(f"firefly: {error}", err=True)
-        sys.exit(error.exit_code)
+    run(firefly, "firefly")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def start(
 
 
 def reap(process: subprocess.Popen[bytes]) -> int | None:
-    """Take away every child that ended, inherited orphans too; return the exit code of `process` if it did."""
+    """Take away children that ended, inherited orphans too; return the exit code of `process` if it did."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
