@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -146,11 +145,12 @@ def show(db: Path, session_id: str | None, as_json: bool) -> None:
     firefly-proxy show --db world.db --json | jq .exchanges
     """
     from firefly_proxy.show import print_overview, print_session, summary
+    from recorder.canonical import readable_json
     from recorder.store import Store
 
     store = Store(db)
     if as_json:
-        click.echo(json.dumps(summary(store, session_id), ensure_ascii=False))
+        click.echo(readable_json(summary(store, session_id)))
     elif session_id:
         print_session(store, session_id)
     else:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 
 import anyio
-import anyio.to_thread
+import anyio.abc
+from anyio.streams.memory import MemoryObjectSendStream
 
 from firefly_proxy.lines import LineSplitter
+from firefly_proxy.outlet import outlet_to
 from firefly_proxy.server_config import HttpServer
-from firefly_proxy.stdio_tunnel import ANSWER_GRACE_S, READ_SIZE, Ending, Tap
+from firefly_proxy.tunnel import ANSWER_GRACE_S, READ_SIZE, Ending, Tap
 from firefly_proxy.upstream import HttpUpstream
 from recorder.errors import FireflyError
+
+_ALWAYS_READY = contextlib.suppress(PermissionError)
+"""What waiting for a plain file raises: it is always ready, and epoll does not take it."""
+
+MOST_WAITING = 1000
+"""Lines that wait to be sent before we stop reading the client's."""
 
 
 def run_http_tunnel(server: HttpServer, tap: Tap) -> Ending:
@@ -34,50 +42,49 @@ class _Tunnel:
     def __init__(self, server: HttpServer, tap: Tap) -> None:
         self._tap = tap
         self._upstream = HttpUpstream(server.url, server.headers, self._deliver, self._report)
+        self._out = outlet_to(sys.stdout.fileno())
         self._writing = anyio.Lock()
         self._ending = Ending("the client closed", "connection closed", 0)
-        self._scope = anyio.CancelScope()
 
     async def run(self) -> Ending:
+        send, receive = anyio.create_memory_object_stream[bytes](MOST_WAITING)
         try:
-            async with anyio.create_task_group() as tasks:
-                with self._scope:
-                    tasks.start_soon(self._await_signal)
-                    await self._upstream.run(self._client_lines(tasks))
-                tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._await_signal)
+                self._tasks.start_soon(self._read_client, send)
+                await self._upstream.run(receive)
+                self._tasks.cancel_scope.cancel()
         except* FireflyError as group:
             raise _first(group) from group
         return self._ending
 
-    async def _client_lines(self, tasks: anyio.abc.TaskGroup) -> AsyncIterator[bytes]:
-        """Yield the client's lines, each recorded before anyone sees it."""
+    async def _read_client(self, lines: MemoryObjectSendStream[bytes]) -> None:
+        """Pass on the client's lines, each recorded before anyone sees it, until it closes."""
         splitter = LineSplitter()
-        while True:
-            chunk = await anyio.to_thread.run_sync(
-                os.read, sys.stdin.fileno(), READ_SIZE, abandon_on_cancel=True
-            )
-            lines = splitter.feed(chunk)
-            if lines:
-                self._tap.record("to_server", lines)
-                self._tap.flush()
-            for line in lines:
-                yield line
-            if not chunk:
-                tasks.start_soon(self._end_after_grace)
-                return
-
-    async def _end_after_grace(self) -> None:
-        """Leave once nothing is owed, or what is owed does not come."""
+        async with lines:
+            while chunk := await _read_input():
+                await self._take(splitter.feed(chunk), lines)
+            await self._take(splitter.feed(b""), lines)
+        # What it asked last may still be answered; what it does not wait for may not keep us.
         with anyio.move_on_after(ANSWER_GRACE_S):
             while self._tap.unanswered():
                 await anyio.sleep(0.02)
-        self._scope.cancel()
+        self._tasks.cancel_scope.cancel()
+
+    async def _take(self, taken: list[bytes], lines: MemoryObjectSendStream[bytes]) -> None:
+        if taken:
+            self._tap.record("to_server", taken)
+            self._tap.flush()
+        for line in taken:
+            await lines.send(line)
 
     async def _await_signal(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
             async for number in signals:
                 self._ending = Ending(f"signal {number.name}", "connection closed", 128 + number)
-                self._scope.cancel()
+                self._tasks.cancel_scope.cancel()
 
     async def _deliver(self, line: bytes) -> None:
         async with self._writing:
@@ -90,18 +97,25 @@ class _Tunnel:
             await self._write(line)
 
     async def _write(self, line: bytes) -> None:
-        """Write to the client; in a thread, since it may be slow to read."""
-        try:
-            await anyio.to_thread.run_sync(_write_all, sys.stdout.fileno(), line)
-        except OSError:
+        """Write to the client, as fast as it reads."""
+        self._out.write(line)
+        while self._out.queued:
+            with _ALWAYS_READY:
+                await anyio.wait_writable(self._out.fd)
+            self._out.flush()
+        if self._out.broken:
             self._ending = Ending("the client went away", "connection closed", 0)
-            self._scope.cancel()
+            self._tasks.cancel_scope.cancel()
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+async def _read_input() -> bytes:
+    """Read what the client sent; nothing once it is gone, however it went."""
+    with _ALWAYS_READY:
+        await anyio.wait_readable(sys.stdin.fileno())
+    try:
+        return os.read(sys.stdin.fileno(), READ_SIZE)
+    except OSError:
+        return b""
 
 
 def _first(group: BaseExceptionGroup[FireflyError]) -> FireflyError:

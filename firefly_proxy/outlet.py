@@ -64,6 +64,15 @@ class Outlet:
             self._queue.clear()
             self.queued = 0
 
+    def write_some(self, data: bytes) -> None:
+        """Write what there is room for and forget the rest; for what nobody may wait for."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._send(view) :]
+        except OSError:
+            return
+
     def write_all(self, data: bytes) -> None:
         """Write `data` however long it takes the reader, or until it goes away."""
         waiting = select.poll()

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from firefly_proxy.server_config import HttpServer, Server, default_group, secrets_of
-from firefly_proxy.stdio_tunnel import Ending, run_tunnel
+from firefly_proxy.stdio_tunnel import run_tunnel
+from firefly_proxy.tunnel import Ending
 from recorder.frame import Direction
 from recorder.writer import RecordingWriter
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from recorder.canonical import readable_json
 from recorder.exchange import NoReply, RpcError
-from recorder.frame import as_object, is_message
+from recorder.frame import Message, as_object, is_message
 from recorder.handshake import LIST_METHODS, PROTOCOL_VERSION_META, SERVER_INFO_META
 from recorder.session import Server, Session
 from recorder.store import Store
 from replayer.exact import ExactTier
-from replayer.index import RequestIndex, subject_of
+from replayer.index import RequestIndex, asked_by_name
 from replayer.nearest import compared, shown
 from replayer.session import Answer, Miss, ReplaySession
 
@@ -41,8 +41,6 @@ CACHEABLE = {*LIST_METHODS, "resources/read", "server/discover"}
 
 UNRECORDED = ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe")
 """Methods answered with an empty result though they were not recorded: they change nothing that replays."""
-
-Message = Mapping[str, Any]
 
 
 class ReplayServer:
@@ -69,8 +67,14 @@ class ReplayServer:
             replies = [reply for item in value for reply in self.handle(item)]
             if replies:
                 yield replies
-        else:
+            return
+        try:
             yield from self.handle(value)
+        except RecursionError:
+            request_id = value.get("id") if isinstance(value, dict) else None
+            yield _error(
+                request_id, INVALID_REQUEST, "the request, or its recorded answer, is nested too deep"
+            )
 
     def handle(self, message: object) -> Iterator[Message]:
         """Answer one message: notifications about a request first, then its reply. Only requests have any."""
@@ -179,7 +183,7 @@ class ReplayServer:
     def _miss(
         self, request_id: object, method: str, params: Message, modern: bool, miss: Miss, reason: str = ""
     ) -> Message:
-        name = subject_of(params)
+        name = asked_by_name(params)
         if method == "tools/call":
             arguments = as_object(compared(method, params))
             asked = f"{self._name}/{name}({shown(arguments)})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any
 
 from rich import box
@@ -25,10 +24,7 @@ def summary(store: Store, session_id: str | None = None) -> dict[str, Any]:
     """
     sessions = _sessions(store, session_id)
     names = {server.name for session in sessions for server in session.servers}
-    calls: Counter[tuple[str, str]] = Counter()
-    for exchange in store.exchanges(session_id=session_id, method="tools/call"):
-        if exchange.call:
-            calls[exchange.call.tool] += 1
+    calls = store.call_counts(session_id)
     tools = [tool for tool in store.tools() if tool.server in names]
     listed = {tool.ref for tool in tools}
     return {
@@ -57,15 +53,18 @@ def print_overview(store: Store) -> None:
     console = _console()
     view = summary(store)
     table = _table("session", "started", "server", "client", "protocol", "exchanges", "status")
-    for session in store.sessions():
+    servers: dict[str, list[str]] = {}
+    for server in view["servers"]:
+        servers.setdefault(server["session_id"], []).append(server["name"])
+    for session in view["sessions"]:
         table.add_row(
-            session.id,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_at)),
-            ", ".join(server.name for server in session.servers),
-            str(session.client.get("name", "")) if isinstance(session.client, dict) else "",
-            session.protocol_version or "",
-            str(session.exchanges),
-            session.status,
+            session["id"],
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session["started_at"])),
+            ", ".join(servers.get(session["id"], [])),
+            str(session["client"].get("name", "")) if isinstance(session["client"], dict) else "",
+            session["protocol_version"] or "",
+            str(session["exchanges"]),
+            session["status"],
         )
     console.print(table)
     tools = _table("server", "tool", "calls")

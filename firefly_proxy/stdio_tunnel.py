@@ -7,7 +7,6 @@ standard input and output stay in blocking mode, since that mode is shared with 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -18,18 +17,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import compress
-from typing import Protocol
 
 from firefly_proxy.lines import LineSplitter
 from firefly_proxy.outlet import Outlet, outlet_to
 from firefly_proxy.process_tree import StartError, end_descendants, reap, start
-from recorder.frame import Direction, read_line
-
-READ_SIZE = 1 << 16
-"""Bytes; what a pipe holds."""
+from firefly_proxy.tunnel import ANSWER_GRACE_S, READ_SIZE, Ending, Tap
+from recorder.frame import read_line
 
 MAX_QUEUED = 1 << 20
 """Bytes that wait for a slow reader before we stop reading what is meant for it."""
@@ -43,11 +38,8 @@ ENDING_POLL_MS = 50.0
 EOF_GRACE_S = 1.5
 """Time for a server to end by itself once its client has closed; clients wait about two seconds."""
 
-ANSWER_GRACE_S = 5.0
-"""Time without a word from a server that still owes answers: a client may close as soon as it has asked."""
-
 MAX_GRACE_S = 30.0
-"""Time after which a server that owes an answer and talks of something else is ended all the same."""
+"""Time after which a tunnel whose client closed is ended whatever it waits for."""
 
 DRAIN_S = 0.3
 """How long to read on after a server has ended, from a pipe that its children hold open."""
@@ -62,34 +54,6 @@ ENDED_BY_US = "ended by its proxy"
 
 UPSTREAM_FAILED = -32000
 """JSON-RPC error code of a reply that we give in the place of a server that could not be started."""
-
-
-class Tap(Protocol):
-    """Sees every line before it is passed on. What it raises ends the tunnel."""
-
-    def record(self, direction: Direction, lines: Sequence[bytes]) -> list[bool]:
-        """Take note of the lines and say which may be passed on."""
-
-    def flush(self) -> None:
-        """Catch up on what `record` put off; called when nothing else is to be done."""
-
-    def record_own(self, line: bytes) -> None:
-        """Take note of a line that the tunnel itself says to the client."""
-
-    def unanswered(self) -> list[tuple[object, str]]:
-        """Id and method of the client's requests that wait for a reply, oldest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a tunnel ended."""
-
-    session: str
-    server: str
-    exit_code: int
-    """For our own process: the server's, or 128 and the number of the signal that ended one of us."""
-    failure: str | None = None
-    """What to tell the operator, when the server is to blame."""
 
 
 def run_tunnel(
@@ -128,6 +92,7 @@ class _Tunnel:
         self._from_client, self._from_server = LineSplitter(), LineSplitter()
         self._stderr: deque[bytes] = deque(maxlen=STDERR_TAIL)
         self._stderr_lines = LineSplitter()
+        self._stderr_out = outlet_to(sys.stderr.fileno())
         self._client_open = self._server_open = self._stderr_open = True
         self._spoke = False
         self._behind = False
@@ -190,7 +155,7 @@ class _Tunnel:
         return self._client_open and self._server_open and self._process.returncode is None
 
     def _on_client_line(self, _: int) -> None:
-        chunk = os.read(sys.stdin.fileno(), READ_SIZE)
+        chunk = _read_input()
         lines = self._from_client.feed(chunk)
         if lines:
             self._tap.record("to_server", lines)
@@ -221,8 +186,7 @@ class _Tunnel:
     def _on_server_error(self, _: int) -> None:
         chunk = os.read(self._server_err, READ_SIZE)
         self._stderr.extend(self._stderr_lines.feed(chunk))
-        with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), chunk)
+        self._stderr_out.write_some(chunk)
         if not chunk:
             self._stderr_open = False
             self._unsettled = True
@@ -246,15 +210,20 @@ class _Tunnel:
         if self._is_whole():
             return False
         now = time.monotonic()
+        closed_s = 0.0 if self._client_closed_at is None else now - self._client_closed_at
+        if self._to_client.queued:
+            # It is the client that is slow: what it has not read yet is not late.
+            self._heard_at = now
+            return closed_s > MAX_GRACE_S
+        if self._process.returncode is None and self._process.poll() is not None:
+            self._heard_at = now
         quiet_s = now - self._heard_at
-        if self._process.poll() is not None:
+        if self._process.returncode is not None:
             # What it wrote last is still in the pipe.
             drained = not self._server_open and not self._stderr_open
-            return (drained or quiet_s > DRAIN_S) and not self._to_client.queued
+            return drained or quiet_s > DRAIN_S
         if not self._server_open:
-            return quiet_s > EOF_GRACE_S and not self._to_client.queued
-        assert self._client_closed_at is not None
-        closed_s = now - self._client_closed_at
+            return quiet_s > EOF_GRACE_S
         if self._tap.unanswered():
             self._owing_at = now
             return quiet_s > ANSWER_GRACE_S or closed_s > MAX_GRACE_S
@@ -269,7 +238,7 @@ class _Tunnel:
         if code is None:
             how = f"upstream `{name}` closed its standard output"
         elif code < 0:
-            how = f"upstream `{name}` was ended by {signal.Signals(-code).name}"
+            how = f"upstream `{name}` was ended by signal {-code} ({signal.strsignal(-code)})"
         else:
             how = f"upstream `{name}` exited with code {code}"
         tail = b"".join(self._stderr).decode("utf-8", "replace").rstrip()
@@ -299,6 +268,7 @@ def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
             outlet.write_all(reply)
         if "initialize" in (method for _, method in owed):
             return
+        owed = []
         poll = select.poll()
         poll.register(signals.fd, select.POLLIN)
         poll.register(sys.stdin.fileno(), select.POLLIN)
@@ -307,13 +277,21 @@ def _refuse(tap: Tap, signals: _Signals, message: str) -> None:
             return
         if sys.stdin.fileno() not in ready:
             continue
-        chunk = os.read(sys.stdin.fileno(), READ_SIZE)
+        chunk = _read_input()
         if not chunk:
             return
         if asked := lines.feed(chunk):
             tap.record("to_server", asked)
         frames = [frame for line in asked for frame in read_line(line) if frame.kind == "request"]
         owed = [(frame.message["id"], frame.method or "") for frame in frames]
+
+
+def _read_input() -> bytes:
+    """Read what the client sent; nothing once it is gone, however it went."""
+    try:
+        return os.read(sys.stdin.fileno(), READ_SIZE)
+    except OSError:
+        return b""
 
 
 def exit_code_of(returncode: int) -> int:

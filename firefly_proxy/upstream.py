@@ -41,11 +41,32 @@ CONNECT_TIMEOUT_S = 30.0
 RECONNECT_DELAY_S = 1.0
 """Wait before resuming a broken event stream, where the server names none."""
 
+MIN_RECONNECT_DELAY_S = 0.01
+
 RECONNECT_ATTEMPTS = 3
 
 CLOSE_TIMEOUT_S = 2.0
 
 INVALID_REQUEST, METHOD_NOT_FOUND, INTERNAL_ERROR, CONNECTION_CLOSED = -32600, -32601, -32603, -32000
+
+
+@dataclass(frozen=True, slots=True)
+class _Receiver:
+    """Who gets what a server says, and what stands in for an answer that will not come."""
+
+    deliver: Callable[[bytes], Awaitable[None]]
+    report: Callable[[bytes], Awaitable[None]]
+
+    async def fail(self, frame: Frame, code: int, message: str, **data: object) -> None:
+        error = {"code": code, "message": message, **({"data": data} if data else {})}
+        await self.report(_line({"jsonrpc": "2.0", "id": frame.message["id"], "error": error}))
+
+
+async def _drop(_: bytes) -> None:
+    """Nobody waits for the answer to what we asked ourselves."""
+
+
+_NOBODY = _Receiver(_drop, _drop)
 
 
 @dataclass(slots=True)
@@ -83,9 +104,12 @@ class HttpUpstream:
         deliver: Callable[[bytes], Awaitable[None]],
         report: Callable[[bytes], Awaitable[None]],
     ) -> None:
-        self._url, self._deliver, self._report = httpx2.URL(url), deliver, report
+        self._url = httpx2.URL(url)
+        self._to = _Receiver(deliver, report)
         timeout = httpx2.Timeout(CONNECT_TIMEOUT_S, read=None)
-        self._client = httpx2.AsyncClient(headers=dict(headers), timeout=timeout)
+        # Each request in flight holds a connection, and so may any number of subscriptions.
+        limits = httpx2.Limits(max_connections=None)
+        self._client = httpx2.AsyncClient(headers=dict(headers), timeout=timeout, limits=limits)
         self._session = _Session()
         self._expired = anyio.Lock()
         self._parameter_headers: dict[str, dict[tuple[str, ...], str]] = {}
@@ -138,12 +162,12 @@ class HttpUpstream:
         try:
             with scope:
                 session = self._session
-                if not await self._post(frame, session):
+                if not await self._post(frame, session, self._to):
                     await self._renew(session)
-                    if not await self._post(frame, self._session):
-                        await self._fail(frame, INVALID_REQUEST, "Session terminated")
+                    if not await self._post(frame, self._session, self._to):
+                        await self._to.fail(frame, INVALID_REQUEST, "Session terminated")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            await self._fail(frame, CONNECTION_CLOSED, f"{self._url} cannot be reached: {_words(error)}")
+            await self._to.fail(frame, CONNECTION_CLOSED, f"{self._url} cannot be reached: {_words(error)}")
         finally:
             if self._in_flight.get(request_id) is scope:
                 del self._in_flight[request_id]
@@ -152,31 +176,37 @@ class HttpUpstream:
     async def _notify(self, frame: Frame) -> None:
         """Send what needs no answer; that it could not be sent is logged."""
         try:
-            async with self._open("POST", self._headers(frame), frame.text) as response:
-                if response.status_code >= 400:
-                    logger.warning("%s answered %s to %s", self._url, response.status_code, frame.method)
-        except httpx2.HTTPError as error:
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await self._post_notification(frame)
+        except (httpx2.HTTPError, TimeoutError) as error:
             logger.warning("%s was not sent: %s", frame.method, _words(error))
 
-    async def _post(self, frame: Frame, session: _Session, deliver: bool = True) -> bool:
+    async def _post_notification(self, frame: Frame) -> None:
+        async with self._open("POST", self._headers(frame), frame.text) as response:
+            if response.status_code >= 400:
+                logger.warning("%s answered %s to %s", self._url, response.status_code, frame.method)
+
+    async def _post(self, frame: Frame, session: _Session, to: _Receiver) -> bool:
         """Send a request and deliver all that comes back; `False` if the server forgot our session."""
         async with self._open("POST", self._headers(frame), frame.text) as response:
             status, kind = response.status_code, _content_type(response)
             if status >= 300:
-                return await self._refused(frame, session, response)
+                return await self._refused(frame, session, response, to)
             if frame.method == "initialize":
                 session.id = response.headers.get(SESSION_HEADER)
             if kind == "text/event-stream":
-                await self._events(frame, response, deliver)
+                await self._events(frame, response, to)
             elif kind == "application/json":
-                await self._message(frame, (await response.aread()).decode(), deliver)
+                await self._whole_message(frame, (await response.aread()).decode("utf-8", "replace"), to)
             elif status == 202:
-                await self._fail(frame, INVALID_REQUEST, "server answered a request with 202 Accepted")
+                await to.fail(frame, INVALID_REQUEST, "server answered a request with 202 Accepted")
             else:
-                await self._fail(frame, INVALID_REQUEST, f"Unexpected content type: {kind}")
+                await to.fail(frame, INVALID_REQUEST, f"Unexpected content type: {kind}")
         return True
 
-    async def _refused(self, frame: Frame, session: _Session, response: httpx2.Response) -> bool:
+    async def _refused(
+        self, frame: Frame, session: _Session, response: httpx2.Response, to: _Receiver
+    ) -> bool:
         """Deliver the error in the body, or one made of the status with the words of the SDK's client."""
         body = (await response.aread()).decode("utf-8", "replace")
         reply = _error_reply(body)
@@ -186,23 +216,23 @@ class HttpUpstream:
             return False
         if reply and _id_text(reply) != _id_text(frame.message):
             # Refused before its id was read: a client on stdio could not tell what this answers.
-            await self._deliver(_line({**reply, "id": frame.message["id"]}))
+            await to.deliver(_line({**reply, "id": frame.message["id"]}))
         elif reply:
-            await self._deliver(_one_line(body))
+            await to.deliver(_one_line(body))
         elif status == 404:
-            await self._fail(frame, METHOD_NOT_FOUND, "Not Found", status=status, body=body[:500])
+            await to.fail(frame, METHOD_NOT_FOUND, "Not Found", status=status, body=body[:500])
         elif status < 400:
             location = response.headers.get("location")
-            await self._fail(frame, INVALID_REQUEST, f"Redirect to {location} not followed", status=status)
+            await to.fail(frame, INVALID_REQUEST, f"Redirect to {location} not followed", status=status)
         else:
             message = "Server returned an error response"
-            await self._fail(frame, INTERNAL_ERROR, message, status=status, body=body[:500])
+            await to.fail(frame, INTERNAL_ERROR, message, status=status, body=body[:500])
         return True
 
-    async def _events(self, frame: Frame, response: httpx2.Response, deliver: bool) -> None:
+    async def _events(self, frame: Frame, response: httpx2.Response, to: _Receiver) -> None:
         """Deliver an event stream up to the answer, taking it up again where it breaks off."""
         events = _Events()
-        if await self._read_events(frame, response, events, deliver):
+        if await self._read_events(frame, response, events, to):
             return
         for _ in range(RECONNECT_ATTEMPTS):
             if _id_text(frame.message) in self._cancelled:
@@ -213,16 +243,14 @@ class HttpUpstream:
             headers = self._headers(None) | {LAST_EVENT_HEADER: events.last_id}
             try:
                 async with self._open("GET", headers) as resumed:
-                    if resumed.status_code == 200 and await self._read_events(
-                        frame, resumed, events, deliver
-                    ):
+                    if resumed.status_code == 200 and await self._read_events(frame, resumed, events, to):
                         return
             except httpx2.HTTPError as error:
                 logger.info("the stream was not resumed: %s", _words(error))
-        await self._fail(frame, CONNECTION_CLOSED, "SSE stream ended without a response")
+        await to.fail(frame, CONNECTION_CLOSED, "SSE stream ended without a response")
 
     async def _read_events(
-        self, frame: Frame | None, response: httpx2.Response, events: _Events, deliver: bool = True
+        self, frame: Frame | None, response: httpx2.Response, events: _Events, to: _Receiver
     ) -> bool:
         """Deliver events until they end; say whether the answer to `frame` was among them.
 
@@ -231,17 +259,17 @@ class HttpUpstream:
         answered = False
         try:
             async for event in httpx2.EventSource(response, max_event_size=None):
-                if event.id:
+                if event.id and event.id.isascii():
                     events.last_id = event.id
                 if event.retry is not None:
-                    events.delay_s = event.retry / 1000
+                    events.delay_s = max(event.retry / 1000, MIN_RECONNECT_DELAY_S)
                 if event.event == "message" and event.data:
-                    answered |= await self._message(frame, event.data, deliver)
+                    answered |= await self._message(frame, event.data, to)
         except httpx2.HTTPError as error:
             logger.info("an event stream broke off: %s", _words(error))
         return answered
 
-    async def _message(self, frame: Frame | None, text: str, deliver: bool = True) -> bool:
+    async def _message(self, frame: Frame | None, text: str, to: _Receiver) -> bool:
         """Deliver what the server sent, on one line; say whether it answers `frame`."""
         line = _one_line(text)
         answers = False
@@ -250,9 +278,15 @@ class HttpUpstream:
             if reply.kind == "response" and _id_text(reply.message) == _id_text(frame.message):
                 answers = True
                 self._learn(frame, as_object(reply.message.get("result")))
-        if deliver:
-            await self._deliver(line)
+        await to.deliver(line)
         return answers
+
+    async def _whole_message(self, frame: Frame, text: str, to: _Receiver) -> None:
+        """Deliver a body that is the answer; one that is no message at all is a failure."""
+        if read_line(_one_line(text))[0].kind == "noise":
+            await to.fail(frame, INVALID_REQUEST, "the answer is not JSON-RPC", body=text[:500])
+        else:
+            await self._message(frame, text, to)
 
     def _learn(self, frame: Frame, result: Mapping[str, Any]) -> None:
         """Keep what later requests must repeat in their headers."""
@@ -260,7 +294,8 @@ class HttpUpstream:
             version = result.get("protocolVersion")
             self._session.version = version if isinstance(version, str) else None
         elif frame.method == "tools/list":
-            for tool in map(as_object, result.get("tools") or ()):
+            tools = result.get("tools")
+            for tool in map(as_object, tools if isinstance(tools, list) else ()):
                 self._parameter_headers[str(tool.get("name"))] = x_mcp_header_map(tool.get("inputSchema"))
 
     async def _listen(self, session: _Session) -> None:
@@ -278,7 +313,7 @@ class HttpUpstream:
                             return
                         failures = failures + 1 if response.status_code != 200 else 0
                         if response.status_code == 200:
-                            await self._read_events(None, response, events)
+                            await self._read_events(None, response, events, self._to)
                 except httpx2.HTTPError as error:
                     failures += 1
                     logger.info("the server's own stream broke off: %s", _words(error))
@@ -291,11 +326,16 @@ class HttpUpstream:
                 return
             logger.warning("%s ended its session; starting another", self._url)
             expired.listener.cancel()
-            self._session = _Session(initialize=expired.initialize)
-            if await self._post(expired.initialize, self._session, deliver=False) and expired.initialized:
+            self._session = renewed = _Session(initialize=expired.initialize)
+            try:
+                await self._post(expired.initialize, renewed, _NOBODY)
+            finally:
+                if renewed.version is None:
+                    self._session = expired
+            if renewed.version is not None and expired.initialized:
                 await self._notify(expired.initialized)
-                self._session.initialized = expired.initialized
-                self._listeners.start_soon(self._listen, self._session)
+                renewed.initialized = expired.initialized
+                self._listeners.start_soon(self._listen, renewed)
 
     def _headers(self, frame: Frame | None) -> dict[str, str]:
         """Return the protocol's headers, which in the 2026-07-28 era repeat what the message says."""
@@ -311,7 +351,8 @@ class HttpUpstream:
                 headers[MCP_PROTOCOL_VERSION_HEADER] = self._session.version
             return headers
         method = frame.method or ""
-        headers |= {MCP_PROTOCOL_VERSION_HEADER: version, MCP_METHOD_HEADER: method}
+        headers[MCP_PROTOCOL_VERSION_HEADER] = encode_header_value(version)
+        headers[MCP_METHOD_HEADER] = encode_header_value(method)
         self._session.version = version  # for notifications, which need not say it
         name = params.get(NAME_BEARING_METHODS.get(method, ""))
         if isinstance(name, str):
@@ -343,10 +384,6 @@ class HttpUpstream:
         self._url = target
         async with self._client.stream(method, target, headers=headers, content=content) as response:
             yield response
-
-    async def _fail(self, frame: Frame, code: int, message: str, **data: object) -> None:
-        error = {"code": code, "message": message, **({"data": data} if data else {})}
-        await self._report(_line({"jsonrpc": "2.0", "id": frame.message["id"], "error": error}))
 
     async def _close(self) -> None:
         """End the session with the server, politely and briefly."""

@@ -38,6 +38,11 @@ def readable_json(value: object) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """Return `text` with `?` for each lone surrogate, which SQLite cannot store."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _plain_numbers(value: object) -> object:
     match value:
         case float():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from recorder.canonical import canonical_json
 from recorder.frame import Direction
+
+Json = Any
+"""A JSON value that `json.loads` returned. Checking it once more would cost time with each exchange, and
+pydantic gives up at some 200 levels of nesting, which a recording may hold."""
 
 
 class ToolRef(NamedTuple):
@@ -25,27 +29,18 @@ class Record(BaseModel):
 
 class ToolCall(Record):
     tool: ToolRef
-    arguments: dict[str, JsonValue]
+    arguments: dict[str, Json]
 
     def __str__(self) -> str:
         return f"{self.tool.server}/{self.tool.name}({canonical_json(self.arguments)})"
 
 
 class ToolResult(Record):
-    """The tool ran. The result is kept whatever its shape; the properties read the usual one."""
+    """The tool ran. The result is kept whatever its shape."""
 
     kind: Literal["tool_result"] = "tool_result"
-    result: JsonValue
+    result: Json
     """As the server sent it: usually an object, but servers err."""
-
-    @property
-    def content(self) -> list[JsonValue]:
-        content = self.result.get("content") if isinstance(self.result, dict) else None
-        return content if isinstance(content, list) else []
-
-    @property
-    def structured(self) -> JsonValue:
-        return self.result.get("structuredContent") if isinstance(self.result, dict) else None
 
     @property
     def is_error(self) -> bool:
@@ -57,14 +52,14 @@ class OtherResult(Record):
     """The result of a request that is no tool call, as the server sent it."""
 
     kind: Literal["other_result"] = "other_result"
-    result: JsonValue
+    result: Json
 
 
 class RpcError(Record):
     """The server refused the request; a tool did not run."""
 
     kind: Literal["rpc_error"] = "rpc_error"
-    error: JsonValue
+    error: Json
     """The JSON-RPC error as sent: usually `code`, `message` and perhaps `data`."""
 
     @property
@@ -92,7 +87,7 @@ class Exchange(Record):
     server: str
     direction: Direction
     method: str
-    params: dict[str, JsonValue]
+    params: dict[str, Json]
     """As sent, secrets replaced; empty where none were sent."""
     outcome: Outcome
     started_at: float

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from json.scanner import make_scanner
 from typing import Any, Literal, NamedTuple
 
-from recorder.canonical import readable_json
+from recorder.canonical import encodable, readable_json
 
 Direction = Literal["to_server", "to_client"]
 Kind = Literal["request", "response", "notification", "noise", "unread"]
@@ -77,6 +77,5 @@ def frame_of(message: Message, text: str) -> Frame:
     if "method" not in message:
         return Frame("response", text, message)
     method = message["method"]
-    if not isinstance(method, str):
-        method = json.dumps(method)
+    method = encodable(method) if isinstance(method, str) else json.dumps(method)
     return Frame("request" if "id" in message else "notification", text, message, method)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recorder.canonical import encodable
 from recorder.frame import Frame, Message, as_object
 
 Era = Literal["legacy", "modern"]
@@ -97,4 +98,4 @@ def subject(frame: Frame) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return encodable(value) if isinstance(value, str) else None

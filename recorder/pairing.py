@@ -12,7 +12,7 @@ from recorder.frame import REVERSE, Direction
 _Key = tuple[Direction, type, object]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
     """A request that waits for its reply."""
 
@@ -29,22 +29,24 @@ class Pending:
     @property
     def answerable(self) -> bool:
         """Whether its sender still counts on a reply; a subscription's comes only when it ends."""
-        return not self.cancelled and self.method != "subscriptions/listen"
+        return not self.cancelled and self.request_id is not None and self.method != "subscriptions/listen"
 
 
 class Pairer:
     """Remembers open requests of both directions by id.
 
-    Ids are compared as JSON: `7` and `"7"` are different ids, and each direction has ids of its own.
-    Two open requests with one id are answered first come, first served. A `null` id pairs with nothing.
+    Ids are compared as JSON: `7` and `"7"` are different ids, `7` and `7.0` are one, and each direction
+    has ids of its own. Of two open requests with one id, the first that was not cancelled is answered. A
+    `null` id pairs with nothing.
     """
 
     def __init__(self) -> None:
         self._open: defaultdict[_Key, deque[Pending]] = defaultdict(deque)
 
     def open(self, pending: Pending) -> None:
-        if pending.request_id is not None:
-            self._open[_key(pending.direction, pending.request_id)].append(pending)
+        # A null id gets a key that no reply can have.
+        request_id = (pending.frame_id,) if pending.request_id is None else pending.request_id
+        self._open[_key(pending.direction, request_id)].append(pending)
 
     def close(self, direction: Direction, reply_id: object) -> Pending | None:
         """Return the request that a reply travelling in `direction` answers, and forget it."""
@@ -52,7 +54,8 @@ class Pairer:
         waiting = self._open.get(key)
         if not waiting:
             return None
-        pending = waiting.popleft()
+        pending = next((pending for pending in waiting if not pending.cancelled), waiting[0])
+        waiting.remove(pending)
         if not waiting:
             del self._open[key]
         return pending
@@ -69,6 +72,9 @@ class Pairer:
 
 
 def _key(direction: Direction, request_id: object) -> _Key:
-    """Return a key under which ids are equal only where their JSON is: `7`, `"7"` and `true` all differ."""
-    is_plain = isinstance(request_id, str | int | float | None)
-    return direction, type(request_id), request_id if is_plain else json.dumps(request_id)
+    kind = type(request_id)
+    if kind is int or kind is float:
+        return direction, float, request_id
+    if kind is dict or kind is list:
+        return direction, kind, json.dumps(request_id)
+    return direction, kind, request_id

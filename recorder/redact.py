@@ -50,7 +50,7 @@ TOKEN_SHAPES: Sequence[tuple[str, re.Pattern[str]]] = tuple(
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
         *((gate, r"(?i:bearer )(?P<secret>[A-Za-z0-9._~+/=-]{8,})") for gate in ("earer", "EARER")),
         ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-        ("@", r"://[^\s:/@\"\\]*:(?P<secret>[^\s/@\"\\]+)@"),
+        ("@", r"://[^\s:/@\"\\]*:(?P<secret>(?:[^\s/@\"\\]|\\+u[0-9a-fA-F]{4})+)@"),
     )
 )
 """Texts to look for first, and the shape of a token; its group `secret`, where it has one, is the secret."""
@@ -81,8 +81,13 @@ class Redactor:
         self._secrets = [_Secret.of(secret, self.placeholder(secret)) for secret in longest_first]
         spelled = {"\\" if secret.needs_escape else secret.value for secret in self._secrets}
         spelled |= {secret.value for secret in self._secrets}
-        quoted = {secret.quoted for secret in self._secrets if secret.quoted is not None}
-        self._gates = (*spelled, *quoted, "\\u", "\\/", *(gate for gate, _ in TOKEN_SHAPES))
+        self._gates = (
+            *spelled,
+            *(["%"] if any(secret.in_urls for secret in self._secrets) else []),
+            "\\u",
+            "\\/",
+            *(gate for gate, _ in TOKEN_SHAPES),
+        )
 
     def placeholder(self, secret: str) -> str:
         return f"[redacted:{self.digest(secret)[:16]}]"
@@ -106,14 +111,14 @@ class Redactor:
             return redacted
         try:
             value = json.loads(text)
+            return readable_json(map_text(value, self._redact_text))
         except (ValueError, RecursionError):
             return redacted
-        return readable_json(map_text(value, self._redact_text))
 
     def known(self) -> Iterator[KnownSecret]:
         """What lookup needs to find each secret without its value."""
         for secret in self._secrets:
-            for spelling in {secret.value, secret.quoted or secret.value}:
+            for spelling in secret.in_urls | {secret.value}:
                 yield KnownSecret(self.digest(spelling), len(spelling), secret.placeholder)
 
     def redact_unknown(self, text: str, known: Collection[KnownSecret]) -> str:
@@ -125,11 +130,10 @@ class Redactor:
         lengths = sorted({secret.length for secret in known}, reverse=True)
         found: dict[int, tuple[int, str]] = {}
         for level in _levels(text):
+            plain = "".join(unit.char for unit in level)
             for length in lengths:
                 for at in range(len(level) - length + 1):
-                    placeholder = placeholders.get(
-                        self.digest("".join(unit.char for unit in level[at : at + length]))
-                    )
+                    placeholder = placeholders.get(self.digest(plain[at : at + length]))
                     if placeholder is not None:
                         start, end = level[at].start, level[at + length - 1].end
                         found[start] = max(found.get(start, (0, "")), (end, placeholder))
@@ -147,8 +151,9 @@ class Redactor:
                     text = spelling.sub(secret.placeholder, text)
             if secret.value in text:
                 text = text.replace(secret.value, secret.placeholder)
-            if secret.quoted is not None and secret.quoted in text:
-                text = text.replace(secret.quoted, secret.placeholder)
+            if "%" in text:
+                for in_url in secret.in_urls:
+                    text = text.replace(in_url, secret.placeholder)
         if "\\u00" not in text and "\\/" not in text:
             return self._redact_tokens(text)
         # A token may be spelled with escapes that an encoder need not have used.
@@ -253,38 +258,42 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
         FireflyError: a name in `also` is not among `named`, or its value is too short to be replaced.
     """
     found: set[str] = set()
-    wanted = {name.upper() for name in also}
-    missing = dict.fromkeys(name for name in also)
+    missing = {name.upper(): name for name in also}
     for name, value in named:
-        if name.upper() in wanted:
-            missing = {other: None for other in missing if other.upper() != name.upper()}
+        if name.upper() in {other.upper() for other in also}:
+            missing.pop(name.upper(), None)
             if len(value) < MIN_NAMED_LENGTH:
                 raise FireflyError(
                     f"--redact {name}: its value has {len(value)} characters,"
                     f" at least {MIN_NAMED_LENGTH} are needed"
                 )
-            found.add(value)
-        elif SECRET_NAME.search(name) and len(value) >= MIN_LENGTH:
-            found.add(value)
-            found |= {line for line in value.splitlines() if len(line) >= MIN_LENGTH}
-            scheme, _, credential = value.partition(" ")
-            if scheme.isalpha() and len(credential) >= MIN_LENGTH:
-                found.add(credential)
+        elif not SECRET_NAME.search(name) or len(value) < MIN_LENGTH:
+            continue
+        found.add(value)
+        found |= {line for line in value.splitlines() if len(line) >= MIN_LENGTH}
+        scheme, _, credential = value.partition(" ")
+        if scheme.isalpha() and len(credential) >= MIN_LENGTH:
+            found.add(credential)
     if missing:
-        raise FireflyError(
-            f"--redact {next(iter(missing))}: no environment variable or header of that name is set"
-        )
+        name = next(iter(missing.values()))
+        raise FireflyError(f"--redact {name}: no environment variable or header of that name is set")
     return found
 
 
 def named_in_arguments(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and value of `--name value`, `--name=value` and `NAME=value` on a command line."""
+    """Yield name and value of `--name value`, `--name=value`, `NAME=value`, `Header: value` and URLs."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if "://" in argument:
+            yield from named_in_url(argument)
+            continue
         name, equals, value = argument.partition("=")
+        header, colon, content = argument.partition(":")
         if equals:
             yield name.lstrip("-"), value
         elif argument.startswith("--") and following and not following.startswith("-"):
             yield argument.lstrip("-"), following
+        if colon:
+            yield header, content.strip()
 
 
 def named_in_url(url: str) -> Iterator[tuple[str, str]]:
@@ -303,16 +312,17 @@ class _Secret:
     """Match the value where it stands in JSON, in JSON in JSON, and so on; deepest first, since a shallow
     one may match a part of what is spelled deeper."""
     needs_escape: bool
-    quoted: str | None
-    """As in a URL, where that differs."""
+    in_urls: frozenset[str]
+    """As percent-encoded in a URL, where that differs: with `/` as it is or not, in either case of hex."""
 
     @classmethod
     def of(cls, value: str, placeholder: str) -> _Secret:
         needs_escape = any(char in '"\\/' or not " " <= char <= "~" for char in value)
         depths = range(MAX_DEPTH, 0, -1) if needs_escape else (MAX_DEPTH,)
         spellings = tuple(re.compile("".join(_spelling(char, depth) for char in value)) for depth in depths)
-        quoted = quote(value, safe="")
-        return cls(value, placeholder, spellings, needs_escape, quoted if quoted != value else None)
+        in_urls = {quote(value, safe=""), quote(value)}
+        in_urls |= {re.sub("%..", lambda code: code[0].lower(), spelling) for spelling in in_urls}
+        return cls(value, placeholder, spellings, needs_escape, frozenset(in_urls - {value}))
 
 
 MAX_DEPTH = 4

@@ -85,7 +85,8 @@ MIGRATIONS = (
         direction TEXT NOT NULL,               -- of the request
         method TEXT NOT NULL,
         name TEXT,                             -- the tool, prompt or URI asked for
-        outcome TEXT NOT NULL,                 -- result, tool_error, rpc_error, cancelled or disconnected
+        outcome TEXT NOT NULL,                 -- result, tool_error, input_required, rpc_error,
+                                               -- cancelled or disconnected
         duration_s REAL,                       -- from reading the request to reading the reply
         PRIMARY KEY (server_id, id)
     ) WITHOUT ROWID;
@@ -202,8 +203,9 @@ def _create_private(path: Path) -> None:
 
 def _is_foreign(connection: sqlite3.Connection) -> bool:
     """Whether the file holds tables of somebody else's; nothing of it may be changed then."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    return bool(version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    # In one statement, so that no other recorder's migration comes between the two questions.
+    question = "SELECT user_version = 0 AND EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
+    return bool(connection.execute(question).fetchone()[0])
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
-
-from recorder.exchange import Record
+from recorder.exchange import Json, Record
 
 Status = Literal["complete", "running", "interrupted"]
 """`interrupted`: nobody wrote down an end, and the recorder is gone."""
@@ -18,10 +16,10 @@ class Server(Record):
     id: int
     session_id: str
     name: str
-    config: JsonValue
+    config: Json
     """As the user wrote it, variables unexpanded, secrets replaced."""
-    info: JsonValue
-    capabilities: JsonValue
+    info: Json
+    capabilities: Json
     instructions: str | None
     era: Literal["legacy", "modern"] | None
     protocol_version: str | None
@@ -36,8 +34,8 @@ class Session(Record):
     ended_at: float | None
     ending: str | None
     status: Status
-    client: JsonValue
-    client_capabilities: JsonValue
+    client: Json
+    client_capabilities: Json
     era: Literal["legacy", "modern"] | None
     protocol_version: str | None
     servers: list[Server]

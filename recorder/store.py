@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from recorder.errors import RecordingError
-from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolResult
+from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolRef, ToolResult
+from recorder.frame import as_object
 from recorder.liveness import is_alive
 from recorder.redact import KnownSecret, Redactor
 from recorder.schema import connect_for_reading
@@ -32,34 +33,31 @@ _EXCHANGES = """
 """
 
 _OPEN_REQUESTS = """
-    SELECT frame.id, server.session_id, server.name, frame.direction, frame.method,
-           'interrupted', frame.at, NULL, frame.text, NULL
-    FROM server
-    JOIN session ON session.id = server.session_id AND session.ended_at IS NULL
-    JOIN frame ON frame.server_id = server.id AND frame.kind = 'request'
-    WHERE NOT EXISTS (SELECT 1 FROM exchange WHERE exchange.server_id = server.id AND exchange.id = frame.id)
+    SELECT frame.id, server.session_id, server.name AS server, frame.direction, frame.method,
+           'interrupted' AS outcome, frame.at AS started_at, NULL AS duration_s,
+           frame.text AS request, NULL AS reply
+    FROM frame
+    CROSS JOIN server ON server.id = frame.server_id  -- CROSS: read the frames once, in this order
+    CROSS JOIN session ON session.id = server.session_id AND session.ended_at IS NULL
+    WHERE frame.kind = 'request'
+      AND NOT EXISTS (SELECT 1 FROM exchange WHERE exchange.server_id = server.id AND exchange.id = frame.id)
+    ORDER BY frame.id
 """
 
-_EXCHANGE_COUNTS = f"""
-    SELECT session_id, sum(n)
-    FROM (
-        SELECT session_id, count(*) AS n
-        FROM exchange JOIN server ON server.id = server_id GROUP BY session_id
-        UNION ALL
-        SELECT session_id, count(*) FROM ({_OPEN_REQUESTS}) GROUP BY session_id
-    )
-    GROUP BY session_id
+_EXCHANGE_COUNTS = """
+    SELECT server.session_id, count(*) FROM exchange JOIN server ON server.id = exchange.server_id
+    GROUP BY server.session_id
 """
 
 _ANSWERED_REQUESTS = """
-    SELECT exchange.id, server.session_id, request.text AS request,
-           CASE WHEN instr(answer.text, '"input_required"') THEN answer.text END AS asks_input
+    SELECT exchange.id, server.session_id, request.text AS request, answer.text AS asks_input
     FROM exchange
     JOIN server ON server.id = exchange.server_id
     JOIN frame AS request ON request.id = exchange.id
-    JOIN frame AS answer ON answer.id = exchange.reply
-    WHERE exchange.direction = 'to_server' AND exchange.server_id IN (SELECT value FROM json_each(?))
-    ORDER BY exchange.id
+    LEFT JOIN frame AS answer ON exchange.outcome = 'input_required' AND answer.id = exchange.reply
+    WHERE exchange.direction = 'to_server' AND exchange.reply IS NOT NULL
+      AND exchange.server_id IN (SELECT value FROM json_each(?))
+    ORDER BY exchange.server_id, exchange.id
 """
 
 
@@ -90,7 +88,8 @@ class Store:
         servers: dict[str, list[Server]] = {}
         for row in self._rows("SELECT * FROM server ORDER BY id"):
             servers.setdefault(row["session_id"], []).append(_server(row))
-        counts = dict(map(tuple, self._rows(_EXCHANGE_COUNTS)))
+        counts = Counter(dict(map(tuple, self._rows(_EXCHANGE_COUNTS))))
+        counts.update({session_id: len(rows) for session_id, rows in self._open_requests().items()})
         return [
             Session(
                 id=row["id"],
@@ -105,7 +104,7 @@ class Store:
                 era=row["era"],
                 protocol_version=row["protocol_version"],
                 servers=servers.get(row["id"], []),
-                exchanges=counts.get(row["id"], 0),
+                exchanges=counts[row["id"]],
             )
             for row in self._rows("SELECT * FROM session ORDER BY started_at, rowid")
         ]
@@ -139,14 +138,34 @@ class Store:
 
         Requests that are still open, or whose recorder was killed, are among them.
         """
+        open_requests = self._open_requests()
         for (session,) in self._rows("SELECT id FROM session ORDER BY started_at, rowid"):
             if session_id in (None, session):
-                rows = self._rows(
-                    f"SELECT * FROM ({_EXCHANGES} UNION ALL {_OPEN_REQUESTS})"
-                    " WHERE session_id = ? AND method = coalesce(?, method) ORDER BY id",
-                    (session, method),
+                closed = self._rows(
+                    f"{_EXCHANGES} WHERE server.session_id = ? ORDER BY exchange.id", (session,)
                 )
-                yield from map(_exchange, rows)
+                for row in heapq.merge(closed, open_requests.get(session, []), key=lambda row: row["id"]):
+                    if method in (None, row["method"]):
+                        yield _exchange(row)
+
+    def call_counts(self, session_id: str | None = None) -> Counter[ToolRef]:
+        """Return how often each tool was called and an outcome is known."""
+        rows = self._rows(
+            "SELECT server.name, exchange.name, count(*) FROM exchange JOIN server ON server.id = server_id"
+            " WHERE method = 'tools/call' AND direction = 'to_server' AND exchange.name IS NOT NULL"
+            " AND session_id = coalesce(?, session_id) GROUP BY 1, 2",
+            (session_id,),
+        )
+        return Counter({ToolRef(server, tool): count for server, tool, count in rows})
+
+    def request_params(self, exchange_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the params of these requests, in the same order; much cheaper than the exchanges."""
+        rows = self._rows(
+            "SELECT frame.text FROM json_each(?) AS wanted JOIN frame ON frame.id = wanted.value"
+            " ORDER BY wanted.key",
+            (json.dumps(list(exchange_ids)),),
+        )
+        return [dict(as_object(json.loads(text).get("params"))) for (text,) in rows]
 
     def answering_servers(self) -> set[int]:
         """Return the ids of the servers that answered anything; one that never started did not."""
@@ -155,14 +174,13 @@ class Store:
         }
 
     def answered_requests(self, server_ids: Sequence[int]) -> Iterator[AnsweredRequest]:
-        """Yield the client's answered requests to these servers, in the order they arrived."""
+        """Yield the client's answered requests to these servers, one by one, as they arrived."""
         rows = self._rows(_ANSWERED_REQUESTS, (json.dumps(list(server_ids)),))
         for exchange_id, session_id, request_text, reply_text in rows:
-            result = json.loads(reply_text).get("result") if reply_text else None
-            asks = isinstance(result, dict) and result.get("resultType") == "input_required"
-            yield AnsweredRequest(exchange_id, session_id, json.loads(request_text), result if asks else None)
+            asks_input = json.loads(reply_text)["result"] if reply_text else None
+            yield AnsweredRequest(exchange_id, session_id, json.loads(request_text), asks_input)
 
-    def progress(self, exchange: Exchange) -> list[dict[str, JsonValue]]:
+    def progress(self, exchange: Exchange) -> list[dict[str, Any]]:
         """Return the params of each progress notification about an exchange, in order."""
         meta = exchange.params.get("_meta")
         token = meta.get("progressToken") if isinstance(meta, dict) else None
@@ -175,7 +193,7 @@ class Store:
             " AND note.method = 'notifications/progress' AND note.direction = 'to_client' ORDER BY note.id",
             (exchange.id, exchange.id),
         )
-        notes = [json.loads(text)["params"] for (text,) in rows]
+        notes = [dict(as_object(json.loads(text).get("params"))) for (text,) in rows]
         return [note for note in notes if json.dumps(note.get("progressToken")) == json.dumps(token)]
 
     def redactor(self) -> Redactor:
@@ -190,6 +208,14 @@ class Store:
         if held := getattr(self._local, "held", None):
             self._local.held = None
             held[1].close()
+
+    def _open_requests(self) -> dict[str, list[sqlite3.Row]]:
+        """Return the requests without an outcome, by session; only sessions that nobody ended have any."""
+        found: dict[str, list[sqlite3.Row]] = {}
+        if any(self._rows("SELECT 1 FROM session WHERE ended_at IS NULL LIMIT 1")):
+            for row in self._rows(_OPEN_REQUESTS):
+                found.setdefault(row["session_id"], []).append(row)
+        return found
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue
-
-from recorder.exchange import Record, ToolRef
+from recorder.exchange import Json, Record, ToolRef
 
 
 class ToolSpec(Record):
@@ -12,7 +10,7 @@ class ToolSpec(Record):
     name: str
     version: str
     """Content hash of the entry: another description or schema is another version."""
-    entry: dict[str, JsonValue]
+    entry: dict[str, Json]
     """The whole entry, unknown fields included."""
 
     @property

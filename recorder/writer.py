@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from recorder.canonical import content_hash, readable_json
+from recorder.canonical import content_hash, encodable, readable_json
 from recorder.errors import RecordingError
 from recorder.frame import Direction, Frame, Message, as_object, frame_of, read_line
 from recorder.handshake import (
@@ -32,6 +32,9 @@ from recorder.redact import Redactor
 from recorder.schema import begin, connect_for_writing
 
 T = TypeVar("T")
+
+MOVE_CHECK_S = 1.0
+"""How often to look whether the file is still where it was; that it is not deleted is looked at each time."""
 
 MOST_TAKEN = 100
 """Lines to the server that may wait for a commit while others keep coming."""
@@ -69,6 +72,7 @@ class RecordingWriter:
         self._connection = connect_for_writing(path, durable=durable)
         self._execute = self._connection.execute
         self._file = os.open(path, os.O_RDONLY)
+        self._found_at = time.monotonic()
         key = self._connection.execute("SELECT redaction_key FROM recording").fetchone()[0]
         self._redactor = Redactor(key, secrets)
         self._pairers: dict[int, Pairer] = {}
@@ -128,10 +132,12 @@ class RecordingWriter:
             self._taken.clear()
 
     def record_own(self, server_id: int, line: bytes) -> None:
-        """Write a message that the proxy itself sent to the client; it is no server's answer."""
+        """Write a reply that the proxy itself gives the client; it is no server's answer.
+
+        The request counts as answered then, and its exchange as one that no reply came to.
+        """
         self.flush()
-        text = self._safe(line.decode().strip())
-        self._commit(lambda: self._insert_frame(server_id, "to_client", "proxy", None, text, time.time()))
+        self._commit(lambda: self._write_own(server_id, line.decode().strip()))
 
     def unanswered(self, server_id: int) -> list[Pending]:
         """Return the client's requests whose reply it still waits for, oldest first."""
@@ -167,6 +173,11 @@ class RecordingWriter:
     def _write_taken(self) -> None:
         for taken in self._taken:
             self._write(*taken)
+
+    def _write_own(self, server_id: int, text: str) -> None:
+        self._insert_frame(server_id, "to_client", "proxy", None, self._safe(text), time.time())
+        if pending := self._pairers[server_id].close("to_client", json.loads(text).get("id")):
+            self._insert_exchange(server_id, pending, "disconnected")
 
     def _write_server_ending(self, server_id: int, ending: str) -> None:
         for pending in self._pairers[server_id]:
@@ -247,7 +258,15 @@ class RecordingWriter:
         listed = json.loads(listed_text)
         ids = list(listed.get(kind, [])) if pending.cursor is not None else []
         for entry in entries:
-            version = (server, kind, str(as_object(entry).get(name_field, "")), content_hash(entry))
+            try:
+                version = (
+                    server,
+                    kind,
+                    encodable(str(as_object(entry).get(name_field, ""))),
+                    content_hash(entry),
+                )
+            except RecursionError:
+                continue  # nested too deep to be told apart; the frame has it
             self._execute(
                 "INSERT OR IGNORE INTO listing (server, kind, name, hash, entry, first_seen)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -294,11 +313,16 @@ class RecordingWriter:
     def _check_file(self) -> None:
         """Make sure that the file can still be found.
 
-        SQLite does not notice that the file it has open was deleted or replaced, and would go on
-        writing where nobody can read.
+        SQLite does not notice that the file it has open was deleted, moved or replaced, and would go on
+        writing where nobody looks: its log does not move along.
         """
         if os.fstat(self._file).st_nlink == 0:
             raise RecordingError(f"recording to {self.path} failed: the file was deleted or replaced")
+        now = time.monotonic()
+        if now - self._found_at > MOVE_CHECK_S:
+            if not self.path.exists() or not os.path.samestat(os.stat(self.path), os.fstat(self._file)):
+                raise RecordingError(f"recording to {self.path} failed: the file was moved")
+            self._found_at = now
 
     def _insert_frame(
         self, server_id: int, direction: Direction, kind: str, method: str | None, text: str, at: float
@@ -334,14 +358,23 @@ class RecordingWriter:
 
 
 def outcome_of(reply: Message) -> str:
-    """Name what kind of reply this is: `result`, `tool_error` (a result with `isError`) or `rpc_error`."""
+    """Name what kind of reply this is.
+
+    Returns:
+        `rpc_error`, `tool_error` (a result with `isError`), `input_required` (one that asks back, of the
+        2026-07-28 era) or `result`.
+    """
     if "result" not in reply:
         return "rpc_error"
-    return "tool_error" if as_object(reply["result"]).get("isError") is True else "result"
+    result = as_object(reply["result"])
+    if result.get("isError") is True:
+        return "tool_error"
+    return "input_required" if result.get("resultType") == "input_required" else "result"
 
 
 def _with_text(frame: Frame, text: str) -> Frame:
     """Return the frame as it may be written: with another text, and what that says."""
-    if frame.kind in ("noise", "unread"):
-        return Frame(frame.kind, text, {})
-    return frame_of(as_object(json.loads(text)), text)
+    try:
+        return frame_of(as_object(json.loads(text)), text)
+    except (ValueError, RecursionError):
+        return Frame(frame.kind, text, {}, frame.method)

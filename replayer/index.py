@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from recorder.errors import FireflyError
+from recorder.frame import as_object
 from recorder.session import Server, Session
 from recorder.store import Store
 from replayer.keys import ChainKeys
@@ -60,28 +62,30 @@ class RequestIndex:
         self.calls: list[list[str]] = [[] for _ in sessions]
         """For each session, the keys of its answered tool calls, in order."""
         self.alike: dict[tuple[str, str | None], list[int]] = {}
-        """Method and tool, prompt or URI → one exchange of each distinct request."""
+        """Method, and tool or prompt → one exchange of each distinct request."""
         numbers = {session.id: number for number, (session, _) in enumerate(sessions)}
         chains = [ChainKeys() for _ in sessions]
         for asked in store.answered_requests([server.id for _, server in sessions]):
             number, method = numbers[asked.session_id], asked.request["method"]
-            params = asked.request.get("params")
-            params = params if isinstance(params, dict) else {}
-            key = chains[number].key(method, params)
-            if key is None:
+            params = as_object(asked.request.get("params"))
+            try:
+                key = chains[number].key(method, params)
+            except RecursionError:
+                continue  # nested too deep to be compared
+            if key is None or not isinstance(method, str):
                 continue
             if asked.asks_input is not None:
                 chains[number].ask_input(key, method, params, asked.asks_input)
             if key not in self.answers:
-                self.alike.setdefault((method, subject_of(params)), []).append(asked.exchange_id)
+                self.alike.setdefault((method, asked_by_name(params)), []).append(asked.exchange_id)
             self.answers.setdefault(key, {}).setdefault(number, []).append(asked.exchange_id)
             if method == "tools/call":
                 self.calls[number].append(key)
 
 
-def subject_of(params: object) -> str | None:
-    """Return the tool or prompt that a request names."""
-    name = params.get("name") if isinstance(params, dict) else None
+def asked_by_name(params: Mapping[str, Any]) -> str | None:
+    """Return the tool or prompt that a request names, if it names one."""
+    name = params.get("name")
     return name if isinstance(name, str) else None
 
 

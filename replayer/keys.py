@@ -15,8 +15,8 @@ def request_key(method: str, params: Mapping[str, Any] | None) -> str:
     not count; everything else does.
     """
     plain = {name: value for name, value in (params or {}).items() if name != "_meta"}
-    if method == "tools/call":
-        plain["arguments"] = plain.get("arguments") or {}
+    if method == "tools/call" and plain.get("arguments") is None:
+        plain["arguments"] = {}
     return content_hash([method, {name: value for name, value in plain.items() if value is not None}])
 
 

@@ -11,7 +11,7 @@ from rapidfuzz import fuzz, process
 from recorder.canonical import canonical_json
 from recorder.exchange import Exchange
 from recorder.store import Store
-from replayer.index import RequestIndex, subject_of
+from replayer.index import RequestIndex, asked_by_name
 
 MOST_COMPARED = 2000
 """Recorded requests of a tool that are compared, earliest first; each is read from disk."""
@@ -43,16 +43,16 @@ def nearest(
     store: Store, index: RequestIndex, method: str, params: Mapping[str, Any], limit: int = 3
 ) -> list[Near]:
     """Return the recorded requests most like this one: of the same method and tool, best first."""
-    exchange_ids = index.alike.get((method, subject_of(params)), [])[:MOST_COMPARED]
-    exchanges = [store.exchange(exchange_id) for exchange_id in exchange_ids]
+    exchange_ids = index.alike.get((method, asked_by_name(params)), [])[:MOST_COMPARED]
     asked = compared(method, params)
-    texts = [canonical_json(compared(method, exchange.params)) for exchange in exchanges]
+    recorded = [compared(method, other) for other in store.request_params(exchange_ids)]
+    texts = [canonical_json(other) for other in recorded]
     best = process.extract(canonical_json(asked), texts, scorer=fuzz.ratio, limit=limit)
     return [
         Near(
-            exchanges[position],
+            store.exchange(exchange_ids[position]),
             percent / 100,
-            tuple(_differences(compared(method, exchanges[position].params), asked)),
+            tuple(_differences(recorded[position], asked)),
         )
         for _, percent, position in best
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recorder.canonical import readable_json
 from recorder.exchange import Exchange, OtherResult, ToolResult
 from recorder.redact import map_text
 from recorder.store import Store
@@ -63,7 +64,7 @@ class ReplaySession:
         return self._find(method, hidden) or self._miss(method, hidden)
 
     def _redacted(self, params: object) -> dict[str, Any]:
-        redacted = json.loads(self._redactor.redact(json.dumps(params)))
+        redacted = json.loads(self._redactor.redact(readable_json(params)))
         assert isinstance(redacted, dict)
         return redacted
 
