@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(context_settings={"allow_interspersed_args": False})
 @DB
 @click.option(
     "--name", metavar="NAME", help="The server's name in the recording [default: the command's base name]."

@@ -41,7 +41,12 @@ class Switchboard(click.Group):
 @click.group(cls=Switchboard, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="firefly-proxy")
 def firefly() -> None:
-    """Record real MCP servers, replay them offline, and learn from what was recorded."""
+    """Record real MCP servers, replay them offline, and learn from what was recorded.
+
+    \b
+    firefly record --db world.db -- uvx mcp-server-time
+    firefly replay --db world.db
+    """
 
 
 def main() -> None:

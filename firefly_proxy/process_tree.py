@@ -54,6 +54,8 @@ def start(
             # Safe here: it calls no Python but ctypes, and a recorder has one thread when it starts a server.
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
+    except ValueError as error:  # a NUL in an argument, or "=" in a variable's name
+        raise StartError(f"{command[0]} could not be started: {error}") from error
     except OSError as error:
         name = cwd if cwd is not None and not Path(cwd).is_dir() else command[0]
         raise StartError(f"{command[0]} could not be started: {error.strerror}: {name}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,6 +34,10 @@ MODERN_VERSION = "2026-07-28"
 
 NOT_RECORDED = -32010
 """JSON-RPC error code of a miss; of the range that the specification leaves to implementations."""
+
+PROGRESS_PAUSE_S = 0.01
+"""Between a progress note and what follows it: read in one piece with its reply, the TypeScript SDK's client
+takes the note for one about an unknown request."""
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
@@ -234,10 +239,14 @@ class ReplayServer:
 def serve(server: ReplayServer, lines: Iterable[bytes]) -> None:
     """Answer lines until they end; on standard output, one message a line."""
     out = sys.stdout.buffer
+    noted = False
     try:
         for line in lines:
             if line.strip():
                 for message in server.handle_line(line):
+                    if noted:
+                        time.sleep(PROGRESS_PAUSE_S)
+                    noted = isinstance(message, dict) and "method" in message
                     out.write(readable_json(message).encode() + b"\n")
                     out.flush()
     except BrokenPipeError:
@@ -253,13 +262,13 @@ def _for_modern(method: str, result: dict[str, Any]) -> dict[str, Any]:
 
 def _for_legacy(result: dict[str, Any]) -> dict[str, Any]:
     """Leave out what only a 2026-07-28 client knows."""
-    if "resultType" not in result:
+    if result.get("resultType") != "complete":
         return result
     return {key: value for key, value in result.items() if key not in ("resultType", "ttlMs", "cacheScope")}
 
 
 def _with_meta(value: Any, source: dict[str, Any]) -> Any:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not isinstance(value.get("_meta", {}), dict):
         return value
     return {**value, "_meta": {**as_object(value.get("_meta")), REPLAY_META: source}}
 

@@ -50,6 +50,7 @@ class HttpServer:
 
     def named_values(self) -> Iterator[tuple[str, str]]:
         yield from self.headers.items()
+        yield "url", self.url
         yield from named_in_url(self.url)
 
 
@@ -75,7 +76,7 @@ def from_url(url: str, headers: Sequence[str] = (), name: str | None = None) -> 
         if not colon or not key.strip():
             raise ConfigError(f"--header must look like 'Name: value', got {header!r}")
         parsed[key.strip()] = value.strip()
-    return _http(name, url, parsed, {"url": url, **({"headers": parsed} if parsed else {})})
+    return _http(name, url, parsed, {"url": url, **({"headers": parsed} if parsed else {})}, "--url")
 
 
 def from_file(path: Path, server: str | None, environ: Mapping[str, str], name: str | None = None) -> Server:
@@ -91,9 +92,8 @@ def from_file(path: Path, server: str | None, environ: Mapping[str, str], name: 
     servers = _servers(path)
     if server is None:
         if len(servers) != 1:
-            raise ConfigError(
-                f"{path} has {len(servers)} servers: choose one with --server ({', '.join(servers)})"
-            )
+            choice = f"choose one with --server ({', '.join(servers)})" if servers else "add one"
+            raise ConfigError(f"{path} has {len(servers)} servers: {choice}")
         server = next(iter(servers))
     if server not in servers:
         raise ConfigError(f"{path} has no server {server!r}; it has: {', '.join(servers) or 'none'}")
@@ -111,7 +111,7 @@ def from_file(path: Path, server: str | None, environ: Mapping[str, str], name: 
         return StdioServer(name or server, (expanded["command"], *arguments), env, cwd, config)
     if isinstance(expanded.get("url"), str):
         headers = _string_map(expanded.get("headers", {}), f"{where}: headers")
-        return _http(name or server, expanded["url"], headers, config)
+        return _http(name or server, expanded["url"], headers, config, where)
     raise ConfigError(f'{where} needs a "command" (a string) or a "url"')
 
 
@@ -136,10 +136,21 @@ def default_group(server: Server, secrets: Collection[str]) -> str:
     return content_hash(json.loads(re.sub(r"\[redacted:[0-9a-f]+\]", "[redacted]", text)))[:12]
 
 
-def _http(name: str | None, url: str, headers: Mapping[str, str], config: Mapping[str, object]) -> HttpServer:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"the URL must start with http:// or https:// and name a host, got {url!r}")
+def _http(
+    name: str | None, url: str, headers: Mapping[str, str], config: Mapping[str, object], where: str
+) -> HttpServer:
+    try:
+        parts = urlsplit(url)
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise ConfigError(f"{where}: not a URL: {error}") from error
+    for key, value in headers.items():
+        if not (key + value).isascii() or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key):
+            raise ConfigError(f"{where}: header {key!r} must be ASCII, and its name one word")
+    if not port_is_right or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"{where}: the URL must start with http:// or https:// and name a host, got {url!r}"
+        )
     return HttpServer(name or parts.hostname, url, headers, config)
 
 
@@ -200,6 +211,13 @@ def _strings(value: object, where: str) -> list[str]:
 
 
 def _string_map(value: object, where: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise ConfigError(f"{where} must be an object of strings, got {json.dumps(value)}")
-    return value
+    """Return an object of strings; numbers and booleans become what a shell would hand over."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be an object of strings, got {type(value).__name__}")
+    strings = {}
+    for name, item in value.items():
+        if not isinstance(item, str | int | float):
+            # What stands there may be a secret, so it is not shown.
+            raise ConfigError(f"{where}: {name} must be a string, got {type(item).__name__}")
+        strings[name] = item if isinstance(item, str) else json.dumps(item)
+    return strings

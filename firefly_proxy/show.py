@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder.exchange import Exchange, NoReply, RpcError, ToolResult
+from recorder.frame import as_object
 from recorder.session import Session
 from recorder.store import Store
 from replayer.index import SelectionError
@@ -60,16 +61,16 @@ def print_overview(store: Store) -> None:
         table.add_row(
             session["id"],
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session["started_at"])),
-            ", ".join(servers.get(session["id"], [])),
-            str(session["client"].get("name", "")) if isinstance(session["client"], dict) else "",
-            session["protocol_version"] or "",
+            Text(", ".join(servers.get(session["id"], []))),
+            Text(str(as_object(session["client"]).get("name", ""))),
+            Text(session["protocol_version"] or ""),
             str(session["exchanges"]),
             session["status"],
         )
     console.print(table)
     tools = _table("server", "tool", "calls")
     for tool in view["tools"]:
-        tools.add_row(tool["server"], tool["name"], str(tool["calls"]))
+        tools.add_row(Text(tool["server"]), Text(tool["name"]), str(tool["calls"]))
     if view["tools"]:
         console.print(tools)
     console.print(
@@ -98,7 +99,7 @@ def print_session(store: Store, session_id: str) -> None:
         table.add_row(
             str(position),
             "→" if exchange.direction == "to_server" else "←",
-            exchange.method,
+            Text(exchange.method),
             Text(line["asked"]),
             Text(line["outcome"]),
             "" if exchange.duration_s is None else f"{exchange.duration_s * 1000:.1f}",

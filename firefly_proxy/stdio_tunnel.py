@@ -92,7 +92,7 @@ class _Tunnel:
         self._from_client, self._from_server = LineSplitter(), LineSplitter()
         self._stderr: deque[bytes] = deque(maxlen=STDERR_TAIL)
         self._stderr_lines = LineSplitter()
-        self._stderr_out = outlet_to(sys.stderr.fileno())
+        self._stderr_out = outlet_to(sys.stderr.fileno()) if sys.stderr is not None else None
         self._client_open = self._server_open = self._stderr_open = True
         self._spoke = False
         self._behind = False
@@ -186,7 +186,8 @@ class _Tunnel:
     def _on_server_error(self, _: int) -> None:
         chunk = os.read(self._server_err, READ_SIZE)
         self._stderr.extend(self._stderr_lines.feed(chunk))
-        self._stderr_out.write_some(chunk)
+        if self._stderr_out is not None:
+            self._stderr_out.write_some(chunk)
         if not chunk:
             self._stderr_open = False
             self._unsettled = True

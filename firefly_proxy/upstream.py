@@ -167,7 +167,9 @@ class HttpUpstream:
                     if not await self._post(frame, self._session, self._to):
                         await self._to.fail(frame, INVALID_REQUEST, "Session terminated")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            await self._to.fail(frame, CONNECTION_CLOSED, f"{self._url} cannot be reached: {_words(error)}")
+            await self._to.fail(
+                frame, CONNECTION_CLOSED, f"{_without_secrets(self._url)} cannot be reached: {_words(error)}"
+            )
         finally:
             if self._in_flight.get(request_id) is scope:
                 del self._in_flight[request_id]
@@ -197,7 +199,7 @@ class HttpUpstream:
             if kind == "text/event-stream":
                 await self._events(frame, response, to)
             elif kind == "application/json":
-                await self._whole_message(frame, (await response.aread()).decode("utf-8", "replace"), to)
+                await self._whole_message(frame, (await response.aread()).decode("utf-8-sig", "replace"), to)
             elif status == 202:
                 await to.fail(frame, INVALID_REQUEST, "server answered a request with 202 Accepted")
             else:
@@ -400,7 +402,7 @@ def _error_reply(body: str) -> Message:
     """Return the JSON-RPC error in a body; empty if it holds none."""
     try:
         reply = as_object(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return reply if isinstance(reply.get("error"), dict) else {}
 
@@ -413,6 +415,10 @@ def _id_text(message: Message) -> str:
 def _one_line(text: str) -> bytes:
     """Return a message on one line. White space between tokens may hold line ends; a string cannot."""
     return text.replace("\r", " ").replace("\n", " ").encode() + b"\n"
+
+
+def _without_secrets(url: httpx2.URL) -> httpx2.URL:
+    return url.copy_with(userinfo=b"", query=None, fragment="")
 
 
 def _content_type(response: httpx2.Response) -> str:

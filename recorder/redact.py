@@ -25,7 +25,7 @@ blot out half of what passes."""
 MIN_NAMED_LENGTH = 4
 """The same for a value that the user named with `--redact`."""
 
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH(?!ORS?(?![A-Z])|OR_)", re.IGNORECASE)
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|COOKIE|AUTH(?!ORS?(?![A-Z])|OR_)", re.IGNORECASE)
 """Names whose values are secret; AUTHOR names a person, AUTHORIZATION does not."""
 
 # A token starts where a word starts; in JSON text that can be right after an escape (`\nsk-…`, `\u000ask-…`).
@@ -38,19 +38,34 @@ TOKEN_SHAPES: Sequence[tuple[str, re.Pattern[str]]] = tuple(
         *((f"gh{kind}_", rf"gh{kind}_[A-Za-z0-9]{{16,}}") for kind in "pousr"),
         ("github_pat_", r"github_pat_[A-Za-z0-9_]{16,}"),
         ("glpat-", r"glpat-[A-Za-z0-9_-]{16,}"),
-        ("sk-", _START + r"sk-(?=[A-Za-z_-]*[0-9]|[A-Za-z0-9_-]*[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,}"),
-        ("sk_live_", _START + r"sk_live_[A-Za-z0-9]{16,}"),
-        ("AKIA", _START + r"AKIA[A-Z0-9]{16}"),
-        ("ASIA", _START + r"ASIA[A-Z0-9]{16}"),
+        # Words hyphenated after "sk" are no key; one run of sixteen is.
+        ("sk-", _START + r"sk-(?:[A-Za-z0-9_]+-){0,4}[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*"),
+        *((mode, _START + rf"[sr]k{mode}[A-Za-z0-9]{{16,}}") for mode in ("_live_", "_test_")),
+        ("whsec_", _START + r"whsec_[A-Za-z0-9+/=]{24,}"),
+        ("gsk_", _START + r"gsk_[A-Za-z0-9]{32,}"),
+        ("ya29.", _START + r"ya29\.[A-Za-z0-9_-]{20,}"),
+        ("SG.", _START + r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
+        ("dop_v1_", _START + r"dop_v1_[a-f0-9]{32,}"),
+        ("xapp-", _START + r"xapp-[A-Za-z0-9-]{20,}"),
+        ("AKIA", _START + r"AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+        ("ASIA", _START + r"ASIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
         ("AIza", _START + r"AIza[A-Za-z0-9_-]{35}"),
         ("xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
         ("npm_", _START + r"npm_[A-Za-z0-9]{36}"),
         ("hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
         ("pypi-", _START + r"pypi-[A-Za-z0-9_-]{40,}"),
         ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-        *((gate, r"(?i:bearer )(?P<secret>[A-Za-z0-9._~+/=-]{8,})") for gate in ("earer", "EARER")),
-        ("PRIVATE KEY-----", r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-        ("@", r"://[^\s:/@\"\\]*:(?P<secret>(?:[^\s/@\"\\]|\\+u[0-9a-fA-F]{4})+)@"),
+        # "Bearer authentication" is prose: a credential has a digit, or is long.
+        *(
+            (gate, r"(?i:bearer[ \t]+)(?P<secret>(?=[A-Za-z._~+/=-]*[0-9]|[^ ]{24})[A-Za-z0-9._~+/=-]{8,})")
+            for gate in ("earer", "EARER")
+        ),
+        (
+            "PRIVATE KEY-----",
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\\+[nr]|[\r\n])[A-Za-z0-9+/=:,\\\s]{20,}"
+            r"(?:-----END [A-Z ]*PRIVATE KEY-----)?",
+        ),
+        ("@", r"://[^\s:/@\"\\]*:(?P<secret>(?:[^\s/@\"\\?#,;]|\\+u[0-9a-fA-F]{4})+)@"),
     )
 )
 """Texts to look for first, and the shape of a token; its group `secret`, where it has one, is the secret."""
@@ -168,12 +183,11 @@ class Redactor:
         return text
 
     def _replace_token(self, match: re.Match[str]) -> str:
-        secret = match.groupdict().get("secret", match[0])
-        return (
-            match[0]
-            if secret.startswith("[redacted:")
-            else match[0].replace(secret, self.placeholder(secret))
-        )
+        if "[redacted:" in match[0]:
+            return match[0]
+        start, end = match.span("secret") if "secret" in match.groupdict() else match.span()
+        text = match.string
+        return text[match.start() : start] + self.placeholder(text[start:end]) + text[end : match.end()]
 
 
 _NEEDLESS_ESCAPE = re.compile(r"\\+u00(?!22|5[cC])([2-7][0-9a-fA-F])|\\+/")
@@ -247,8 +261,9 @@ def map_text(value: object, change: Callable[[str], str]) -> object:
 def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) -> set[str]:
     """Return the values that their names give away as secret.
 
-    A value such as `Bearer abc…` yields the credential without its scheme, too, and a value of several
-    lines each of them, since noise is read by the line.
+    A value such as `Bearer abc…` yields the credential without its scheme, too, a list each of its parts,
+    and a value of several lines each of them, since noise is read by the line. The password in a URL is
+    secret under any name.
 
     Args:
         named: Names and values: environment variables, headers, options.
@@ -260,6 +275,7 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
     found: set[str] = set()
     missing = {name.upper(): name for name in also}
     for name, value in named:
+        found |= {password for password in _PASSWORD_IN_URL.findall(value) if len(password) >= MIN_LENGTH}
         if name.upper() in {other.upper() for other in also}:
             missing.pop(name.upper(), None)
             if len(value) < MIN_NAMED_LENGTH:
@@ -270,7 +286,7 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
         elif not SECRET_NAME.search(name) or len(value) < MIN_LENGTH:
             continue
         found.add(value)
-        found |= {line for line in value.splitlines() if len(line) >= MIN_LENGTH}
+        found |= {part for part in re.split(r"[\r\n,]+", value.strip("\"'")) if len(part) >= MIN_LENGTH}
         scheme, _, credential = value.partition(" ")
         if scheme.isalpha() and len(credential) >= MIN_LENGTH:
             found.add(credential)
@@ -280,28 +296,34 @@ def secret_values(named: Iterable[tuple[str, str]], also: Collection[str] = ()) 
     return found
 
 
+_PASSWORD_IN_URL = re.compile(r"://[^\s:/@]*:([^\s/@]+)@")
+
+
 def named_in_arguments(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and value of `--name value`, `--name=value`, `NAME=value`, `Header: value` and URLs."""
+    """Yield what a command line gives under a name.
+
+    That is `--name value`, `Header: value`, and `name=value` or `name: value` anywhere in an argument: in a
+    shell's line, a URL or JSON.
+    """
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if "://" in argument:
-            yield from named_in_url(argument)
-            continue
-        name, equals, value = argument.partition("=")
-        header, colon, content = argument.partition(":")
-        if equals:
-            yield name.lstrip("-"), value
-        elif argument.startswith("--") and following and not following.startswith("-"):
+        if argument.startswith("-") and len(argument) > 2 and following and not following.startswith("-"):
             yield argument.lstrip("-"), following
-        if colon:
-            yield header, content.strip()
+        header, _, content = argument.partition(":")
+        yield header, content.strip()
+        yield from _NAMED.findall(argument)
+
+
+# The value is looked ahead at, since what is named in it (`--env=API_KEY=…`) counts, too.
+_NAMED = re.compile(r"""([A-Za-z][A-Za-z0-9_.-]*)["']?\s*[=:]\s*["']?(?=([^\s&;,"']+))""")
 
 
 def named_in_url(url: str) -> Iterator[tuple[str, str]]:
-    """Yield what a URL carries under a name: its query, and its password."""
+    """Yield what a URL carries under a name: its query and fragment, and a token in the place of a user."""
     parts = urlsplit(url)
     yield from parse_qsl(parts.query)
-    if parts.password:
-        yield "password", parts.password
+    yield from parse_qsl(parts.fragment)
+    if parts.username and not parts.password:
+        yield "token", parts.username
 
 
 @dataclass(frozen=True, slots=True)

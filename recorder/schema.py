@@ -123,7 +123,7 @@ def connect_for_writing(path: Path, *, durable: bool = False) -> sqlite3.Connect
     try:
         _create_private(path)
         connection = sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            path.absolute(), timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
             check_version(connection, path)

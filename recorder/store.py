@@ -112,7 +112,8 @@ class Store:
     def tools(self, server: str | None = None) -> list[ToolSpec]:
         """Return each version of each tool that was listed, by server and in order of first listing."""
         rows = self._rows(
-            "SELECT * FROM listing WHERE kind = 'tool' AND server = coalesce(?, server) ORDER BY server, id",
+            "SELECT * FROM listing WHERE kind = 'tool' AND json_type(entry) = 'object'"
+            " AND server = coalesce(?, server) ORDER BY server, id",
             (server,),
         )
         return [

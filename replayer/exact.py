@@ -8,7 +8,7 @@ from replayer.tier import Hit, Request
 
 
 class ExactTier:
-    """Answers from the session that the conversation follows, else from the earliest that has an answer.
+    """Answers from a session that the conversation follows, else from the earliest that has an answer.
 
     The n-th equal request gets that session's n-th answer, and when those are used up, the last.
     """

@@ -91,4 +91,6 @@ def asked_by_name(params: Mapping[str, Any]) -> str | None:
 
 def _some(names: Sequence[str], most: int = 8) -> str:
     distinct = list(dict.fromkeys(names))
+    if not distinct:
+        return "none"
     return ", ".join(distinct[:most]) + (f" and {len(distinct) - most} more" if len(distinct) > most else "")

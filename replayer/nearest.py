@@ -16,6 +16,9 @@ from replayer.index import RequestIndex, asked_by_name
 MOST_COMPARED = 2000
 """Recorded requests of a tool that are compared, earliest first; each is read from disk."""
 
+COMPARED_CHARACTERS = 2000
+"""Characters of each that are compared: edit similarity takes time with the square of them."""
+
 SHOWN_CHARACTERS = 300
 """Characters of a value that a message shows."""
 
@@ -35,7 +38,7 @@ class Difference:
 class Near:
     exchange: Exchange
     score: float
-    """Edit similarity of the canonical text, in [0, 1]."""
+    """Edit similarity of the beginning of the canonical text, in [0, 1]."""
     differences: tuple[Difference, ...]
 
 
@@ -46,8 +49,8 @@ def nearest(
     exchange_ids = index.alike.get((method, asked_by_name(params)), [])[:MOST_COMPARED]
     asked = compared(method, params)
     recorded = [compared(method, other) for other in store.request_params(exchange_ids)]
-    texts = [canonical_json(other) for other in recorded]
-    best = process.extract(canonical_json(asked), texts, scorer=fuzz.ratio, limit=limit)
+    texts = [canonical_json(other)[:COMPARED_CHARACTERS] for other in recorded]
+    best = process.extract(canonical_json(asked)[:COMPARED_CHARACTERS], texts, scorer=fuzz.ratio, limit=limit)
     return [
         Near(
             store.exchange(exchange_ids[position]),

@@ -130,15 +130,69 @@ def test_a_redacted_name_must_be_set_and_long_enough() -> None:
         secret_values([("PIN", "123")], ["PIN"])
 
 
-def test_command_lines_and_urls_name_values() -> None:
-    assert list(named_in_arguments(["--api-key", "a", "--token=b", "-e", "C_SECRET=c", "--flag", "--x"])) == [
-        ("api-key", "a"),
-        ("token", "b"),
-        ("C_SECRET", "c"),
-    ]
-    assert list(named_in_arguments([])) == []
-    assert list(named_in_url("https://u:pw@h/p?api_key=k&q=1")) == [
+def test_urls_name_values() -> None:
+    assert list(named_in_url("https://tok@h/p?api_key=k&q=1#token=t")) == [
         ("api_key", "k"),
         ("q", "1"),
-        ("password", "pw"),
+        ("token", "t"),
+        ("token", "tok"),
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--api-key", "{}"],
+        ["-token", "{}"],
+        ["--token={}"],
+        ["-e", "API_KEY={}"],
+        ["--env=API_KEY={}"],
+        ["--header", "X-API-Key: {}"],
+        ["--header", "X-API-Key:{}"],
+        ["-H", "Authorization: Basic {}"],
+        ["https://h/mcp?x=1&api_key={}"],
+        ["https://h/mcp?api_key={}&x=1"],
+        ["--dsn", "postgres://u:{}@h/db"],
+        ["--config", '{"apiKey":"{}"}'],
+        ["sh", "-c", "API_KEY={} exec server"],
+    ],
+)
+def test_a_secret_on_a_command_line_is_found(arguments: list[str]) -> None:
+    secret = "hunter2hunter2xyz"
+    assert secret in secret_values(named_in_arguments([text.replace("{}", secret) for text in arguments]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer authentication is required; bearer certificate; Bearer resource_metadata=",
+        "see sk-learn-notes-2024/ and sk-ecosystem-analysis-2024-final, class sk-cube-grid-item-2",
+        "ASIAPACIFICREGIONALHQ",
+        "http://localhost:8080?email=me@example.com docker://registry:5000,image@sha256:00 https://h:8443#user@x",
+        "-----BEGIN RSA PRIVATE KEY----- is how such a file begins",
+        "commit 4b825dc642cb6eb9a060e54bf8d69288fbee4904, 123e4567-e89b-12d3-a456-426614174000, a@b.c",
+    ],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    assert Redactor(KEY).redact(json.dumps(text)) == json.dumps(text)
+
+
+def test_a_name_given_with_redact_protects_as_well_as_one_that_sounds_secret() -> None:
+    for also in ([], ["authorization"]):
+        assert secret_values([("Authorization", "Basic dXNlcjpwYXNz")], also) == {
+            "Basic dXNlcjpwYXNz",
+            "dXNlcjpwYXNz",
+        }
+
+
+@pytest.mark.parametrize("spelling", ["a%2Fb%2Bc%2Fd%2Be", "a%2fb%2bc%2fd%2be", "a/b%2Bc/d%2Be"])
+def test_a_secret_in_a_url_is_found_however_it_is_quoted(spelling: str) -> None:
+    redactor = Redactor(KEY, ["a/b+c/d+e"])
+    assert (
+        redactor.redact(f'"https://h/?k={spelling}"') == f'"https://h/?k={redactor.placeholder("a/b+c/d+e")}"'
+    )
+
+
+def test_the_password_of_a_url_is_replaced_and_not_its_user() -> None:
+    redactor = Redactor(KEY)
+    assert redactor.redact("postgres://a:a@alpha") == f"postgres://a:{redactor.placeholder('a')}@alpha"

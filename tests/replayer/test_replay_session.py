@@ -89,8 +89,20 @@ def test_a_replay_that_no_session_began_like_takes_the_earliest(path: Path, reco
     recorded([call("write", "ok", x=1), call("read", "one")])
     recorded([call("write", "ok", x=2), call("read", "two")])
     assert answers(replay(path), READ) == ["one"]
-    session = replay(path)
-    assert answers(session, call("write", None, x=2), call("write", None, x=2), READ) == ["ok", "ok", "one"]
+
+
+def test_a_replay_that_leaves_a_session_stays_in_its_world(path: Path, recorded: Recorder) -> None:
+    recorded([call("ls", "empty"), call("write", "ok", x=1), call("ls", "one"), call("only", "first")])
+    recorded([call("ls", "empty"), call("write", "ok", x=2), call("ls", "two")])
+    asked = [call("ls", None), call("write", None, x=2), call("ls", None), call("ls", None), call("ls", None)]
+    assert answers(replay(path), *asked) == ["empty", "ok", "two", "two", "two"]
+    assert answers(replay(path), *asked[:2], call("write", None, x=2), call("ls", None)) == [
+        "empty",
+        "ok",
+        "ok",
+        "two",
+    ]
+    assert answers(replay(path), *asked, call("only", None))[-1] == "first"
 
 
 def test_a_miss_does_not_move_the_conversation_on(path: Path, recorded: Recorder) -> None:
