@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recorder.canonical import encodable
 from recorder.exchange import Exchange, NoReply, RpcError, ToolResult
 from recorder.frame import as_object
 from recorder.session import Session
@@ -61,16 +62,16 @@ def print_overview(store: Store) -> None:
         table.add_row(
             session["id"],
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session["started_at"])),
-            Text(", ".join(servers.get(session["id"], []))),
-            Text(str(as_object(session["client"]).get("name", ""))),
-            Text(session["protocol_version"] or ""),
+            _cell(", ".join(servers.get(session["id"], []))),
+            _cell(str(as_object(session["client"]).get("name", ""))),
+            _cell(session["protocol_version"] or ""),
             str(session["exchanges"]),
             session["status"],
         )
     console.print(table)
     tools = _table("server", "tool", "calls")
     for tool in view["tools"]:
-        tools.add_row(Text(tool["server"]), Text(tool["name"]), str(tool["calls"]))
+        tools.add_row(_cell(tool["server"]), _cell(tool["name"]), str(tool["calls"]))
     if view["tools"]:
         console.print(tools)
     console.print(
@@ -92,19 +93,24 @@ def print_session(store: Store, session_id: str) -> None:
     }
     for name, value in details.items():
         if value is not None:
-            console.print(f"{name}: {value}", highlight=False, markup=False)
+            console.print(_cell(f"{name}: {value}"))
     table = _table("#", "", "method", "asked", "outcome", "ms")
     for position, exchange in enumerate(store.exchanges(session_id=session_id)):
         line = _line(exchange)
         table.add_row(
             str(position),
             "→" if exchange.direction == "to_server" else "←",
-            Text(exchange.method),
-            Text(line["asked"]),
-            Text(line["outcome"]),
+            _cell(exchange.method),
+            _cell(line["asked"]),
+            _cell(line["outcome"]),
             "" if exchange.duration_s is None else f"{exchange.duration_s * 1000:.1f}",
         )
     console.print(table)
+
+
+def _cell(text: str) -> Text:
+    """Return text that is shown as it is: no mark-up in it means anything."""
+    return Text(encodable(text))
 
 
 def _console() -> Console:

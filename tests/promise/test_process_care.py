@@ -173,6 +173,15 @@ def is_object(line: bytes) -> bool:
         return False
 
 
+def test_a_server_that_is_not_there_is_said_once_to_each_request(db: Path) -> None:
+    dying = ["sh", "-c", "for i in 1 2 3; do (sleep 0.$i &); done; exit 3"]
+    with record(db, dying) as client:
+        client.ask("server/discover", DISCOVER)
+        time.sleep(0.6)  # the orphans end meanwhile, one after the other
+        assert "error" in client.ask("initialize", INITIALIZE)
+    assert len(client.lines) == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; elsewhere orphans are not ours to inherit")
 def test_orphans_that_end_are_taken_away_while_the_session_goes_on(db: Path) -> None:
     orphans = "import subprocess; [subprocess.Popen('true & exit', shell=True).wait() for _ in range(20)]"

@@ -15,6 +15,19 @@ def test_ids_are_equal_only_as_json() -> None:
         assert answered is not None
         assert answered.frame_id == frame_id
     assert list(pairer) == []
+    pairer.open(pending(7, 1))
+    assert pairer.close("to_client", 7.0) is not None, "the same number in JSON"
+
+
+def test_a_reply_is_not_given_to_a_request_of_that_id_that_was_cancelled() -> None:
+    pairer = Pairer()
+    pairer.open(pending(1, 10))
+    pairer.cancel("to_server", 1)
+    pairer.open(pending(1, 20))
+    second = pairer.close("to_client", 1)
+    assert second is not None
+    assert second.frame_id == 20
+    assert [left.frame_id for left in pairer] == [10]
 
 
 def test_each_direction_has_ids_of_its_own() -> None:
@@ -44,6 +57,8 @@ def test_null_and_unknown_ids_pair_with_nothing() -> None:
     pairer = Pairer()
     pairer.open(pending(None, 1))
     assert pairer.close("to_client", None) is None
+    assert [left.frame_id for left in pairer] == [1], "it stays open, and is no one's to wait for"
+    assert not any(left.answerable for left in pairer)
     assert pairer.close("to_client", 9) is None
 
 

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,61 @@ def test_a_request_waits_for_the_next_commit_and_a_durable_one_does_not(path: Pa
                 ).fetchone()
         assert counted == frames
         writer.end("done")
+
+
+def test_a_name_that_sqlite_cannot_store_is_kept_all_the_same(path: Path) -> None:
+    writer = RecordingWriter(path, group="g")
+    server = writer.add_server("s", {})
+    half = "\ud83d"
+    for position, (method, params) in enumerate(
+        [("tools/call", {"name": half}), ("resources/read", {"uri": half}), (half, {}), ("tools/list", {})]
+    ):
+        writer.record(server, "to_server", [request(position, method, params)])
+        writer.record(server, "to_client", [result(position, {"tools": [{"name": half}, None, 7]})])
+    writer.end("done")
+    store = Store(path)
+    assert [exchange.params for exchange in store.exchanges()] == [{"name": half}, {"uri": half}, {}, {}]
+    assert [tool.name for tool in store.tools()] == ["?"]
+
+
+def test_what_the_proxy_itself_answers_is_no_reply_of_the_server(path: Path) -> None:
+    writer = RecordingWriter(path, group="g")
+    server = writer.add_server("s", {})
+    writer.record(server, "to_server", [request(1, "tools/call", {"name": "first"})])
+    writer.record_own(server, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"gone"}}\n')
+    assert writer.unanswered(server) == []
+    writer.record(server, "to_server", [request(1, "tools/call", {"name": "second"})])
+    writer.record(server, "to_client", [result(1, "the second's")])
+    writer.end("done")
+    assert [exchange.outcome for exchange in Store(path).exchanges()] == [
+        NoReply(reason="disconnected"),
+        ToolResult(result="the second's"),
+    ]
+
+
+def test_recorders_that_make_a_file_at_the_same_moment_all_succeed(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def open_each(start: threading.Barrier) -> None:
+        for number in range(40):
+            start.wait(20)
+            try:
+                connect_for_writing(tmp_path / f"{number}.db").close()
+            except RecordingError as error:
+                failures.append(error)
+
+    barrier = threading.Barrier(8)
+    threads = [threading.Thread(target=open_each, args=(barrier,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_name_that_sqlite_reads_as_memory_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RecordingWriter(Path(":memory:"), group="g").end("done")
+    assert len(Store(tmp_path / ":memory:").sessions()) == 1

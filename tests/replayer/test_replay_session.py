@@ -253,3 +253,33 @@ def test_sessions_are_chosen_by_server_session_and_group(path: Path, recorded: R
     ):
         with pytest.raises(SelectionError, match=message):
             replay(path, **selection)
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_cannot_be_compared_does_not_spoil_the_rest(path: Path, recorded: Recorder) -> None:
+    recorded(
+        [
+            call("t", "too deep to ask for", x=nested(900)),
+            call("t", nested(300), x="a deep answer"),
+            ({"odd": "method"}, {}, "answered"),  # type: ignore[list-item]
+            call("t", "yes", x=1),
+        ]
+    )
+    session = replay(path)
+    assert answers(session, call("t", None, x=1), call("t", None, x="a deep answer")) == ["yes", nested(300)]
+    with pytest.raises(RecursionError):
+        session.ask("tools/call", {"name": "t", "arguments": {"x": nested(900)}})
+    assert len(list(Store(path).exchanges())) == 4
+
+
+def test_other_empty_values_are_no_empty_arguments(path: Path, recorded: Recorder) -> None:
+    recorded(
+        [("tools/call", {"name": "t", "arguments": []}, RpcError(error={"code": -32602, "message": "no"}))]
+    )
+    assert answers(replay(path), call("t", None)) == [None]
