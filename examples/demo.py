@@ -429,7 +429,7 @@ def main() -> None:
         parser.error(str(error))
     try:
         report = anyio.run(run, folder)
-    except Exception as error:
+    except Exception as error:  # whatever it was: it goes on up, and says where to look
         error.add_note(f"What the servers and the proxy printed is in {folder / 'servers.log'}.")
         raise
     if options.json:

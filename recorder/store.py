@@ -204,12 +204,6 @@ class Store:
     def known_secrets(self) -> list[KnownSecret]:
         return [KnownSecret(*row) for row in self._rows("SELECT digest, length, placeholder FROM secret")]
 
-    def close(self) -> None:
-        """Close this thread's connection; another use opens a new one."""
-        if held := getattr(self._local, "held", None):
-            self._local.held = None
-            held[1].close()
-
     def _open_requests(self) -> dict[str, list[sqlite3.Row]]:
         """Return the requests without an outcome, by session; only sessions that nobody ended have any."""
         found: dict[str, list[sqlite3.Row]] = {}

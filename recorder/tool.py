@@ -16,8 +16,3 @@ class ToolSpec(Record):
     @property
     def ref(self) -> ToolRef:
         return ToolRef(self.server, self.name)
-
-    @property
-    def description(self) -> str:
-        description = self.entry.get("description")
-        return description if isinstance(description, str) else ""
