@@ -34,7 +34,11 @@ FIREFLY = [sys.executable, "-m", "firefly_proxy.cli"]
 CLIENTS = 2
 LIMIT_S = 120
 """Far more than the whole demo takes; a server that hangs must not hang the demo."""
-FOLDER_HOLDS = {"recording.db", "recording.db-shm", "recording.db-wal", "servers.log", "world"}
+FOLDER_HOLDS = {
+    "servers.log",
+    "world",
+    *(f"recording.db{kind}{log}" for kind in ("", ".replay.db") for log in ("", "-shm", "-wal")),
+}
 """All that a run leaves in its folder, and so all that the next run may delete."""
 
 

@@ -15,6 +15,11 @@ COMMANDS = {
     ),
     "replay": ("firefly_proxy.cli:replay", "Serve a recorded server from the recording alone."),
     "show": ("firefly_proxy.cli:show", "Show what a recording holds."),
+    "import": ("firefly_proxy.cli:import_", "Import sessions that were recorded elsewhere."),
+    "learn": ("firefly_proxy.cli:learn", "Learn how far a recording's answers can be trusted."),
+    "fidelity": ("firefly_proxy.cli:fidelity", "Measure how often a replay is right."),
+    "misses": ("firefly_proxy.cli:misses", "List what replays missed."),
+    "verify": ("firefly_proxy.cli:verify", "Ask the real servers again, and report what has changed."),
 }
 """Name → where the command is, and what it does. Strings, so that `--help` and `record` load nothing else."""
 

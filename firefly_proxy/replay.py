@@ -14,15 +14,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from recorder.canonical import readable_json
-from recorder.exchange import NoReply, RpcError
+from recorder.exchange import RpcError
 from recorder.frame import Message, as_object, is_message
 from recorder.handshake import LIST_METHODS, PROTOCOL_VERSION_META, SERVER_INFO_META
 from recorder.session import Server, Session
-from recorder.store import Store
-from replayer.exact import ExactTier
-from replayer.index import RequestIndex, asked_by_name
 from replayer.nearest import compared, shown
-from replayer.session import Answer, Miss, ReplaySession
+from replayer.replayer import Replayer
+from replayer.session import Answer, Miss, Rejected
 
 REPLAY_META = "io.firefly/replay"
 """The `_meta` key that tells where an answer is from: out of the model's sight."""
@@ -52,13 +50,16 @@ class ReplayServer:
     """One client's conversation with a recording.
 
     Args:
-        sessions: The sessions to answer from, with the server's part in each; earliest first.
+        sessions: The sessions with the server that is stood in for, and its part in each; earliest first.
+        group: The task and start state of the conversation; `None` where it is not known.
     """
 
-    def __init__(self, store: Store, sessions: list[tuple[Session, Server]], index: RequestIndex) -> None:
-        self._store = store
+    def __init__(
+        self, replayer: Replayer, sessions: list[tuple[Session, Server]], group: str | None = None
+    ) -> None:
+        self._store = replayer.store
         self._servers = [server for _, server in sessions]
-        self._session = ReplaySession(store, index, [ExactTier(index)])
+        self._session = replayer.session(group)
         self._name = self._servers[0].name
 
     def handle_line(self, line: bytes) -> Iterator[Message | list[Message]]:
@@ -147,7 +148,7 @@ class ReplayServer:
         return {}
 
     def _ask(self, request_id: object, method: str, params: Message, modern: bool) -> Iterator[Message]:
-        answer = self._session.ask(method, params)
+        answer = self._session.ask(self._name, method, params)
         if isinstance(answer, Answer):
             yield from self._answer(request_id, method, params, modern, answer)
         elif method in UNRECORDED:
@@ -159,20 +160,20 @@ class ReplayServer:
         self, request_id: object, method: str, params: Message, modern: bool, answer: Answer
     ) -> Iterator[Message]:
         token = as_object(params.get("_meta")).get("progressToken")
-        if token is not None:
+        if token is not None and answer.exchange is not None:
             for note in self._store.progress(answer.exchange):
                 yield {
                     "jsonrpc": "2.0",
                     "method": "notifications/progress",
                     "params": {**note, "progressToken": token},
                 }
-        outcome = answer.exchange.outcome
+        outcome, exchange = answer.outcome, answer.exchange
         source = {
-            "tier": answer.hit.tier,
-            "score": answer.hit.score,
-            "source": {"session": answer.exchange.session_id, "exchange": answer.exchange.id},
+            "tier": answer.tier,
+            "score": answer.score,
+            "trust": answer.trust,
+            "source": exchange and {"session": exchange.session_id, "exchange": exchange.id},
         }
-        assert not isinstance(outcome, NoReply)
         if isinstance(outcome, RpcError):
             yield {"jsonrpc": "2.0", "id": request_id, "error": _with_meta(outcome.error, source)}
             return
@@ -180,7 +181,7 @@ class ReplayServer:
         if isinstance(result, dict):
             if not modern and result.get("resultType") == "input_required":
                 reason = "the recorded server asked for input, which only a client of 2026-07-28 can give"
-                yield self._miss(request_id, method, params, modern, Miss((answer.hit.tier,), ()), reason)
+                yield self._miss(request_id, method, params, modern, Miss((answer.tier,)), reason)
                 return
             result = _for_modern(method, result) if modern else _for_legacy(result)
         yield {"jsonrpc": "2.0", "id": request_id, "result": _with_meta(result, source)}
@@ -188,13 +189,15 @@ class ReplayServer:
     def _miss(
         self, request_id: object, method: str, params: Message, modern: bool, miss: Miss, reason: str = ""
     ) -> Message:
-        name = asked_by_name(params)
+        name = params.get("name")
         if method == "tools/call":
             arguments = as_object(compared(method, params))
             asked = f"{self._name}/{name}({shown(arguments)})"
         else:
             asked = f"{self._name} {method} {shown(compared(method, params))}"
         lines = [f"no recorded answer for {asked} (tiers tried: {', '.join(miss.tiers)})"]
+        if miss.rejected is not None:
+            lines.append(f"what was found is not trusted enough: {_rejected(miss.rejected)}")
         if reason:
             lines.append(reason)
         if miss.nearest:
@@ -217,17 +220,10 @@ class ReplayServer:
         detail = {
             "tier": None,
             "score": 0.0,
+            "trust": miss.rejected and miss.rejected.trust,
             "source": None,
             "tiers_tried": list(miss.tiers),
-            "nearest": [
-                {
-                    "session": near.exchange.session_id,
-                    "exchange": near.exchange.id,
-                    "score": round(near.score, 4),
-                    "differs_at": [difference.pointer for difference in near.differences],
-                }
-                for near in miss.nearest
-            ],
+            "nearest": [near.as_json() for near in miss.nearest],
         }
         if method == "tools/call":
             result = {"content": [{"type": "text", "text": text}], "isError": True}
@@ -271,6 +267,11 @@ def _with_meta(value: Any, source: dict[str, Any]) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("_meta", {}), dict):
         return value
     return {**value, "_meta": {**as_object(value.get("_meta")), REPLAY_META: source}}
+
+
+def _rejected(rejected: Rejected) -> str:
+    trust = "not measured" if rejected.trust is None else f"{rejected.trust:.2f}"
+    return f"{rejected.tier} tier, trust {trust}, exchange {rejected.exchange_id}"
 
 
 def _acknowledgement(request_id: object, params: Message) -> Message:

@@ -115,6 +115,15 @@ def from_file(path: Path, server: str | None, environ: Mapping[str, str], name: 
     raise ConfigError(f'{where} needs a "command" (a string) or a "url"')
 
 
+def server_names(path: Path) -> list[str]:
+    """Return the names of the servers in a client's `mcpServers` JSON, in its order.
+
+    Raises:
+        ConfigError: it cannot be read, or has no `mcpServers`.
+    """
+    return list(_servers(path))
+
+
 def secrets_of(server: Server, environ: Mapping[str, str], also: Collection[str] = ()) -> set[str]:
     """Return the values that must not be written, by the names they stand under.
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from recorder.canonical import encodable
+from firefly_proxy.tables import cell, console, table
 from recorder.exchange import Exchange, NoReply, RpcError, ToolResult
 from recorder.frame import as_object
 from recorder.session import Session
 from recorder.store import Store
-from replayer.index import SelectionError
 from replayer.nearest import shown
+from replayer.selection import SelectionError
 
 
 def summary(store: Store, session_id: str | None = None) -> dict[str, Any]:
@@ -52,36 +47,34 @@ def summary(store: Store, session_id: str | None = None) -> dict[str, Any]:
 
 def print_overview(store: Store) -> None:
     """Print the sessions, and how often each tool was called."""
-    console = _console()
+    out = console()
     view = summary(store)
-    table = _table("session", "started", "server", "client", "protocol", "exchanges", "status")
+    listing = table("session", "started", "server", "client", "protocol", "exchanges", "status")
     servers: dict[str, list[str]] = {}
     for server in view["servers"]:
         servers.setdefault(server["session_id"], []).append(server["name"])
     for session in view["sessions"]:
-        table.add_row(
+        listing.add_row(
             session["id"],
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session["started_at"])),
-            _cell(", ".join(servers.get(session["id"], []))),
-            _cell(str(as_object(session["client"]).get("name", ""))),
-            _cell(session["protocol_version"] or ""),
+            cell(", ".join(servers.get(session["id"], []))),
+            cell(str(as_object(session["client"]).get("name", ""))),
+            cell(session["protocol_version"] or ""),
             str(session["exchanges"]),
             session["status"],
         )
-    console.print(table)
-    tools = _table("server", "tool", "calls")
+    out.print(listing)
+    tools = table("server", "tool", "calls")
     for tool in view["tools"]:
-        tools.add_row(_cell(tool["server"]), _cell(tool["name"]), str(tool["calls"]))
+        tools.add_row(cell(tool["server"]), cell(tool["name"]), str(tool["calls"]))
     if view["tools"]:
-        console.print(tools)
-    console.print(
-        f"{view['exchanges']} exchanges. One session and its exchanges: --session ID", highlight=False
-    )
+        out.print(tools)
+    out.print(f"{view['exchanges']} exchanges. One session and its exchanges: --session ID", highlight=False)
 
 
 def print_session(store: Store, session_id: str) -> None:
     """Print one session and each of its exchanges, one a line."""
-    console = _console()
+    out = console()
     (session,) = _sessions(store, session_id)
     details = {
         "group": session.group,
@@ -93,37 +86,19 @@ def print_session(store: Store, session_id: str) -> None:
     }
     for name, value in details.items():
         if value is not None:
-            console.print(_cell(f"{name}: {value}"))
-    table = _table("#", "", "method", "asked", "outcome", "ms")
+            out.print(cell(f"{name}: {value}"))
+    listing = table("#", "", "method", "asked", "outcome", "ms", folding=["asked"])
     for position, exchange in enumerate(store.exchanges(session_id=session_id)):
         line = _line(exchange)
-        table.add_row(
+        listing.add_row(
             str(position),
             "→" if exchange.direction == "to_server" else "←",
-            _cell(exchange.method),
-            _cell(line["asked"]),
-            _cell(line["outcome"]),
+            cell(exchange.method),
+            cell(line["asked"]),
+            cell(line["outcome"]),
             "" if exchange.duration_s is None else f"{exchange.duration_s * 1000:.1f}",
         )
-    console.print(table)
-
-
-def _cell(text: str) -> Text:
-    """Return text that is shown as it is: no mark-up in it means anything."""
-    return Text(encodable(text))
-
-
-def _console() -> Console:
-    console = Console()
-    # Into a pipe or file there is no window to fit into.
-    return console if console.is_terminal else Console(width=160)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column != "asked", overflow="fold")
-    return table
+    out.print(listing)
 
 
 def _line(exchange: Exchange) -> dict[str, Any]:

@@ -11,14 +11,12 @@ or whose recorder was killed, is a frame of kind `request` without an exchange.
 
 from __future__ import annotations
 
-import os
-import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from recorder.database import LOCK_TIMEOUT_S, create_private, open_for_reading, retry_locked
 from recorder.errors import RecordingError
 
 MIGRATIONS = (
@@ -103,9 +101,6 @@ MIGRATIONS = (
     """,
 )
 
-LOCK_TIMEOUT_S = 60.0
-"""How long a writer waits for another process's transaction; those take microseconds."""
-
 CHECKPOINT_PAGES = 4000
 """Pages of write-ahead log between checkpoints (16 MB): a checkpoint syncs to disk and stalls one reply."""
 
@@ -121,7 +116,7 @@ def connect_for_writing(path: Path, *, durable: bool = False) -> sqlite3.Connect
         RecordingError: the file cannot be opened or written, is no recording, or is of a newer version.
     """
     try:
-        _create_private(path)
+        create_private(path)
         connection = sqlite3.connect(
             path.absolute(), timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -129,7 +124,7 @@ def connect_for_writing(path: Path, *, durable: bool = False) -> sqlite3.Connect
             check_version(connection, path)
             if _is_foreign(connection):
                 raise sqlite3.DatabaseError("it is an SQLite file, but not a recording")
-            _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"))
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             _migrate(connection)
@@ -150,18 +145,8 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise RecordingError(f"no recording at {path}")
-    uri = path.resolve().as_uri()
-    # A recording closed cleanly has no write-ahead log, and SQLite needs to make one unless told that
-    # nobody writes; that is certain only where nobody can.
-    alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     try:
-        connection = sqlite3.connect(
-            f"{uri}?mode=ro{'&immutable=1' if alone else ''}",
-            uri=True,
-            timeout=LOCK_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = open_for_reading(path)
         version = check_version(connection, path)
     except sqlite3.Error as error:
         raise RecordingError(f"cannot read {path}: {_reason(error)}") from error
@@ -176,7 +161,7 @@ def begin(connection: sqlite3.Connection) -> None:
     SQLite's own wait grows to 100 ms a step; commits here take microseconds, so short random steps
     let several recorders share a file without starving one of them.
     """
-    _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+    retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -191,14 +176,6 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} is a recording of version {version}, and this Firefly reads up to {len(MIGRATIONS)}"
         )
     return version
-
-
-def _create_private(path: Path) -> None:
-    """Make the file, readable by its owner alone; SQLite gives its side files the same mode."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        return
 
 
 def _is_foreign(connection: sqlite3.Connection) -> bool:
@@ -230,18 +207,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
 def _statements(script: str) -> list[str]:
     """Split a script at its semicolons; no statement of ours holds one inside."""
     return [statement for statement in script.split(";\n") if statement.strip()]
-
-
-def _retry_locked(execute: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        try:
-            execute()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.0001, 0.0005))
 
 
 def _reason(error: Exception) -> str:

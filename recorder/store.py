@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from recorder.canonical import content_hash
+from recorder.database import Database
 from recorder.errors import RecordingError
 from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolRef, ToolResult
 from recorder.frame import as_object
@@ -49,26 +48,26 @@ _EXCHANGE_COUNTS = """
     GROUP BY server.session_id
 """
 
-_ANSWERED_REQUESTS = """
-    SELECT exchange.id, server.session_id, request.text AS request, answer.text AS asks_input
-    FROM exchange
-    JOIN server ON server.id = exchange.server_id
-    JOIN frame AS request ON request.id = exchange.id
-    LEFT JOIN frame AS answer ON exchange.outcome = 'input_required' AND answer.id = exchange.reply
-    WHERE exchange.direction = 'to_server' AND exchange.reply IS NOT NULL
-      AND exchange.server_id IN (SELECT value FROM json_each(?))
-    ORDER BY exchange.server_id, exchange.id
-"""
+
+class Conversation(NamedTuple):
+    """One session's part with one server."""
+
+    number: int
+    """The server's row."""
+    session_id: str
+    server: str
+    group: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredRequest:
-    """What an index needs of an exchange: the request, and the reply only where it asks for more input."""
+class Answered(NamedTuple):
+    """An answered request, as it was sent and answered."""
 
     exchange_id: int
-    session_id: str
-    request: dict[str, Any]
-    asks_input: dict[str, Any] | None
+    method: str
+    outcome: str
+    """As the column of that name says it: `result`, `tool_error`, `input_required` or `rpc_error`."""
+    request: str
+    reply: str
 
 
 class Store:
@@ -80,8 +79,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._local = threading.local()
-        self._connection()
+        self._database = Database(path, self._connect)
+        self._rows = self._database.rows
+        self._database.connection()
 
     def sessions(self) -> list[Session]:
         """Return all sessions, earliest first."""
@@ -108,6 +108,53 @@ class Store:
             )
             for row in self._rows("SELECT * FROM session ORDER BY started_at, rowid")
         ]
+
+    def identity(self) -> str:
+        """Return what tells this recording from every other; it says nothing of the key it is made from."""
+        created_at, key = next(self._rows("SELECT created_at, redaction_key FROM recording"))
+        return content_hash([created_at, key.hex()])
+
+    def last_frame(self) -> int:
+        """Return the id of the newest frame: a recording that has grown has a greater one."""
+        return int(next(self._rows("SELECT coalesce(max(id), 0) FROM frame"))[0])
+
+    def conversations(self) -> list[Conversation]:
+        """Return each session's part with each of its servers, earliest session first."""
+        rows = self._rows(
+            "SELECT server.id, session.id, server.name, session.group_id FROM session"
+            " JOIN server ON server.session_id = session.id ORDER BY started_at, session.rowid, server.id"
+        )
+        return [Conversation(*row) for row in rows]
+
+    def answered(self, conversation: int) -> Iterator[Answered]:
+        """Yield a conversation's answered requests to the server as text, in the order they were asked."""
+        rows = self._rows(
+            "SELECT exchange.id, exchange.method, exchange.outcome, request.text, reply.text FROM exchange"
+            " JOIN frame AS request ON request.id = exchange.id JOIN frame AS reply ON reply.id = exchange.reply"
+            " WHERE exchange.server_id = ? AND exchange.direction = 'to_server' ORDER BY exchange.id",
+            (conversation,),
+        )
+        return (Answered(*row) for row in rows)
+
+    def reply(self, exchange_id: int) -> str | None:
+        """Return the reply to a request as it was sent; `None` if there is none."""
+        for (text,) in self._rows(
+            "SELECT reply.text FROM exchange JOIN frame AS reply ON reply.id = exchange.reply"
+            " WHERE exchange.id = ? AND exchange.server_id = (SELECT server_id FROM frame WHERE id = ?)",
+            (exchange_id, exchange_id),
+        ):
+            return str(text)
+        return None
+
+    def tool_entry(self, server: str, name: str) -> dict[str, Any] | None:
+        """Return a tool as its server listed it last."""
+        for (entry,) in self._rows(
+            "SELECT entry FROM listing WHERE server = ? AND kind = 'tool' AND name = ?"
+            " AND json_type(entry) = 'object' ORDER BY id DESC LIMIT 1",
+            (server, name),
+        ):
+            return dict(json.loads(entry))
+        return None
 
     def tools(self, server: str | None = None) -> list[ToolSpec]:
         """Return each version of each tool that was listed, by server and in order of first listing."""
@@ -174,13 +221,6 @@ class Store:
             row[0] for row in self._rows("SELECT DISTINCT server_id FROM exchange WHERE reply IS NOT NULL")
         }
 
-    def answered_requests(self, server_ids: Sequence[int]) -> Iterator[AnsweredRequest]:
-        """Yield the client's answered requests to these servers, one by one, as they arrived."""
-        rows = self._rows(_ANSWERED_REQUESTS, (json.dumps(list(server_ids)),))
-        for exchange_id, session_id, request_text, reply_text in rows:
-            asks_input = json.loads(reply_text)["result"] if reply_text else None
-            yield AnsweredRequest(exchange_id, session_id, json.loads(request_text), asks_input)
-
     def progress(self, exchange: Exchange) -> list[dict[str, Any]]:
         """Return the params of each progress notification about an exchange, in order."""
         meta = exchange.params.get("_meta")
@@ -212,20 +252,10 @@ class Store:
                 found.setdefault(row["session_id"], []).append(row)
         return found
 
-    def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
-        try:
-            yield from self._connection().execute(statement, values)
-        except sqlite3.Error as error:
-            raise RecordingError(f"cannot read {self.path}: {error}") from error
-
-    def _connection(self) -> sqlite3.Connection:
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
-        if held is None or held[0] != os.getpid():
-            # SQLite connections must not cross a fork.
-            connection = connect_for_reading(self.path)
-            connection.row_factory = sqlite3.Row
-            held = self._local.held = (os.getpid(), connection)
-        return held[1]
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect_for_reading(self.path)
+        connection.row_factory = sqlite3.Row
+        return connection
 
 
 def _status(row: sqlite3.Row) -> Status:

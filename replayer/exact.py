@@ -1,28 +1,29 @@
-"""The exact tier: the same request."""
+"""The exact tiers: the same call, in the same state or in another one."""
 
 from __future__ import annotations
 
-from replayer.history import History
-from replayer.index import RequestIndex
-from replayer.tier import Hit, Request
+from dataclasses import replace
+
+from replayer.evidence import SAME_STATE, Candidate, weigh
+from replayer.learned import Learned
+from replayer.tier import Asked, Keep
+
+SAME, OTHER = "exact", "exact-other-state"
 
 
 class ExactTier:
-    """Answers from a session that the conversation follows, else from the earliest that has an answer.
+    """Answers with what was recorded for an equal call, nearest state first."""
 
-    The n-th equal request gets that session's n-th answer, and when those are used up, the last.
-    """
+    name = SAME
 
-    name = "exact"
+    def __init__(self, learned: Learned) -> None:
+        self._learned = learned
 
-    def __init__(self, index: RequestIndex) -> None:
-        self._index = index
-
-    def find(self, request: Request, history: History) -> Hit | None:
-        if request.key is None or not (answers := self._index.answers.get(request.key)):
-            return None
-        followed = history.followed(request)
-        number = next((number for number in followed if number in answers), min(answers))
-        exchange_ids = answers[number]
-        turn = min(history.times(request.key), len(exchange_ids) - 1)
-        return Hit(exchange_ids[turn], self.name, 1.0)
+    def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
+        rows = self._learned.rows(asked.key, asked.place)
+        if asked.bound is not None:
+            rows = list(dict.fromkeys([*rows, *self._learned.bound_rows(asked.bound)]))
+        if keep is not None:
+            rows = [row for row in rows if keep(row)]
+        found = weigh(rows, asked.place, SAME, known=asked.known)
+        return found if found is None or found.level in SAME_STATE else replace(found, tier=OTHER)

@@ -1,26 +1,87 @@
-"""What makes two requests the same request."""
+"""What makes two requests the same request: canonical arguments, and 64-bit keys of them."""
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
-from recorder.canonical import content_hash
+from recorder.canonical import canonical_json
+
+CHAIN_FIELDS = frozenset({"inputResponses", "requestState"})
+"""Params of a later leg of a chain of the 2026-07-28 era."""
 
 
-def request_key(method: str, params: Mapping[str, Any] | None) -> str:
-    """Return 32 hex digits that are equal for equal requests.
+def hash64(text: str) -> int:
+    """Return a signed 64-bit content hash, as SQLite stores integers.
 
-    The order of keys, `2` for `2.0`, `_meta` and the difference between no arguments and empty ones do
-    not count; everything else does.
+    Among ten million distinct texts the chance that any two collide is some 3 in a million.
     """
-    plain = {name: value for name, value in (params or {}).items() if name != "_meta"}
-    if method == "tools/call" and plain.get("arguments") is None:
-        plain["arguments"] = {}
-    return content_hash([method, {name: value for name, value in plain.items() if value is not None}])
+    return int.from_bytes(
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )
 
 
-class ChainKeys:
+def chain64(before: int, *more: int) -> int:
+    """Hash a sequence of 64-bit integers, order included; stable across processes and Python versions."""
+    data = b"".join(part.to_bytes(8, "big", signed=True) for part in (before, *more))
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big", signed=True)
+
+
+def plain(value: object) -> Any:
+    """Return a JSON value in the form that is compared.
+
+    Text in Unicode NFC, a float without a fraction as the integer it equals, members that are null left
+    out. `true` and `1` stay different, and the order of a list counts.
+    """
+    match value:
+        case str():
+            return value if value.isascii() else unicodedata.normalize("NFC", value)
+        case float():
+            return int(value) if value.is_integer() else value
+        case dict():
+            return {plain(name): plain(item) for name, item in value.items() if item is not None}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+def canonical_arguments(
+    arguments: Mapping[str, Any], schema: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a call's arguments in the form that is compared: `plain`, and without the schema's defaults.
+
+    Args:
+        schema: The tool's input schema; an argument that equals the default it declares is left out, in
+            nested objects too.
+    """
+    compared: dict[str, Any] = plain(arguments)
+    return _without_defaults(compared, schema) if schema else compared
+
+
+def canonical_text(compared: object) -> str:
+    """Render a value that is `plain` already, so that equal values have equal text (ASCII)."""
+    return json.dumps(compared, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def call_key(server: str, tool: str, arguments_text: str) -> int:
+    """Return the key of a tool call from the canonical text of its arguments."""
+    return hash64(f"{server}\0{tool}\0{arguments_text}")
+
+
+def request_key(server: str, method: str, params: Mapping[str, Any]) -> int:
+    """Return the key of a request that is no tool call, or of a call whose arguments are no object.
+
+    `_meta` does not count.
+    """
+    compared = plain({name: value for name, value in params.items() if name != "_meta"})
+    return hash64(f"{server}\0{method}\0\0{canonical_text(compared)}")
+
+
+class Chains:
     """Keys of one conversation's requests, where a later leg of a chain is keyed on all before it.
 
     A 2026-07-28 server that needs input answers `input_required`, and the client asks again with
@@ -29,21 +90,43 @@ class ChainKeys:
     """
 
     def __init__(self) -> None:
-        self._asked: dict[str, str] = {}
+        self._asked: dict[str, int] = {}
 
-    def key(self, method: str, params: Mapping[str, Any]) -> str | None:
-        """Return the request's key, or `None` for a leg that nothing in this conversation led to."""
-        key = request_key(method, params)
-        if "inputResponses" not in params and "requestState" not in params:
-            return key
-        before = self._asked.get(_link(method, params))
-        return None if before is None else content_hash([before, key])
+    def key(self, server: str, method: str, params: Mapping[str, Any]) -> int | None:
+        """Return a leg's key, or `None` for one that nothing in this conversation led to."""
+        before = self._asked.get(_link(server, method, params))
+        return None if before is None else chain64(before, request_key(server, method, params))
 
-    def ask_input(self, key: str, method: str, params: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    def ask_input(
+        self, key: int, server: str, method: str, params: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
         """Note that the request of this key was answered with `input_required`."""
-        self._asked[_link(method, {**params, "requestState": result.get("requestState")})] = key
+        self._asked[_link(server, method, {**params, "requestState": result.get("requestState")})] = key
 
 
-def _link(method: str, params: Mapping[str, Any]) -> str:
+def _link(server: str, method: str, params: Mapping[str, Any]) -> str:
     """Return what a question and the request that answers it have in common."""
-    return request_key(method, {name: value for name, value in params.items() if name != "inputResponses"})
+    common = {name: value for name, value in params.items() if name not in ("inputResponses", "_meta")}
+    if method == "tools/call" and common.get("arguments") is None:
+        common["arguments"] = {}
+    return canonical_json([server, method, plain(common)])
+
+
+def _without_defaults(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return arguments
+    kept = {}
+    for name, value in arguments.items():
+        declared = properties.get(name)
+        if isinstance(declared, dict):
+            if "default" in declared and _equal(value, declared["default"]):
+                continue
+            if isinstance(value, dict):
+                value = _without_defaults(value, declared)
+        kept[name] = value
+    return kept
+
+
+def _equal(value: object, default: object) -> bool:
+    return type(value) is type(plain(default)) and value == plain(default)

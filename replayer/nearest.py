@@ -1,9 +1,14 @@
-"""The recorded requests that came closest to one that was missed, and where they differ."""
+"""The recorded calls that come closest to one that was missed, and where they differ.
+
+They make a miss readable. As a tier of its own, the last one, the closest of them answers when the user
+wants an answer to everything (`--min-trust 0`, the mode of the paper).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rapidfuzz import fuzz, process
@@ -11,16 +16,25 @@ from rapidfuzz import fuzz, process
 from recorder.canonical import canonical_json
 from recorder.exchange import Exchange
 from recorder.store import Store
-from replayer.index import RequestIndex, asked_by_name
+from replayer.evidence import Candidate, weigh
+from replayer.keys import canonical_text
+from replayer.learned import Learned, tool_id
+from replayer.tier import Asked, Keep
 
 MOST_COMPARED = 2000
-"""Recorded requests of a tool that are compared, earliest first; each is read from disk."""
+"""Distinct recorded calls of a tool that are compared, earliest first."""
 
 COMPARED_CHARACTERS = 2000
 """Characters of each that are compared: edit similarity takes time with the square of them."""
 
 SHOWN_CHARACTERS = 300
 """Characters of a value that a message shows."""
+
+VOTERS = 3
+"""Closest calls whose answers are compared with each other."""
+
+MOST_TRIED = 8
+"""Closest calls that a measurement looks through for those that it did not leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +55,68 @@ class Near:
     """Edit similarity of the beginning of the canonical text, in [0, 1]."""
     differences: tuple[Difference, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "session": self.exchange.session_id,
+            "exchange": self.exchange.id,
+            "score": round(self.score, 4),
+            "differs_at": [difference.pointer for difference in self.differences],
+        }
 
-def nearest(
-    store: Store, index: RequestIndex, method: str, params: Mapping[str, Any], limit: int = 3
-) -> list[Near]:
-    """Return the recorded requests most like this one: of the same method and tool, best first."""
-    exchange_ids = index.alike.get((method, asked_by_name(params)), [])[:MOST_COMPARED]
-    asked = compared(method, params)
-    recorded = [compared(method, other) for other in store.request_params(exchange_ids)]
-    texts = [canonical_json(other)[:COMPARED_CHARACTERS] for other in recorded]
-    best = process.extract(canonical_json(asked)[:COMPARED_CHARACTERS], texts, scorer=fuzz.ratio, limit=limit)
+
+class NearestTier:
+    """Answers with the recorded call whose arguments' text is most alike, whatever the difference means."""
+
+    name = "nearest"
+
+    def __init__(self, learned: Learned) -> None:
+        self._learned = learned
+
+    def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
+        if asked.tool is None:
+            return None
+        tool = tool_id(asked.server, asked.tool)
+        best: Candidate | None = None
+        alike: list[int] = []
+        for score, _, key, _ in closest(self._learned, tool, asked.arguments, MOST_TRIED if keep else VOTERS):
+            rows = self._learned.rows(key, asked.place)
+            if keep is not None:
+                rows = [row for row in rows if keep(row)]
+            found = weigh(rows, asked.place, self.name, known=asked.known)
+            if found is None:
+                continue
+            if best is None:
+                best = replace(found, level=f"alike {int(score * 10) / 10:.1f}", score=round(score, 4))
+            alike.append(found.loose)
+            if len(alike) == VOTERS:
+                break
+        if best is None:
+            return None
+        # Whether the closest calls answer alike, and how alike they are, says more than where they stood.
+        agree = alike.count(best.loose)
+        return replace(best, agree=agree, conflict=0 if agree == len(alike) else 2, wide=0)
+
+
+def closest(
+    learned: Learned, tool: int, arguments: Mapping[str, Any], limit: int
+) -> list[tuple[float, int, int, str]]:
+    """Return score, exchange, key and arguments' text of the recorded calls most like this one, best first."""
+    calls = learned.distinct_calls(tool, MOST_COMPARED)
+    best = process.extract(
+        canonical_text(arguments)[:COMPARED_CHARACTERS],
+        [text[:COMPARED_CHARACTERS] for _, _, text in calls],
+        scorer=fuzz.ratio,
+        limit=limit,
+    )
+    return [(percent / 100, *calls[position]) for _, percent, position in best]
+
+
+def nearest(store: Store, learned: Learned, asked: Asked, limit: int = 3) -> list[Near]:
+    """Return the recorded requests most like this one: of the same tool or method, best first."""
+    tool = tool_id(asked.server, asked.tool or f"{asked.method}\0")
     return [
-        Near(
-            store.exchange(exchange_ids[position]),
-            percent / 100,
-            tuple(_differences(recorded[position], asked)),
-        )
-        for _, percent, position in best
+        Near(store.exchange(exchange), score, tuple(_differences(json.loads(text), asked.arguments)))
+        for score, exchange, _, text in closest(learned, tool, asked.arguments, limit)
     ]
 
 

@@ -3,87 +3,309 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from recorder.canonical import readable_json
-from recorder.exchange import Exchange, OtherResult, ToolResult
+from recorder.errors import FireflyError
+from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolResult
 from recorder.redact import map_text
-from recorder.store import Store
-from replayer.history import History
-from replayer.index import RequestIndex
-from replayer.keys import ChainKeys
+from replayer.evidence import Candidate
+from replayer.judge import Verdict
+from replayer.keys import Chains, call_key, canonical_text
+from replayer.mask import output_text
+from replayer.minted import Lineage, substitute
 from replayer.nearest import Near, nearest
-from replayer.tier import Hit, Request, Tier
+from replayer.request import Identity, identify
+from replayer.schema_tier import SCHEMA, told
+from replayer.simulated import simulate
+from replayer.state import World, argument_values
+from replayer.tier import Asked
+
+if TYPE_CHECKING:
+    from replayer.replayer import Replayer
+
+LIVE, SIMULATED = "live", "simulated"
+"""Tiers of answers that were not recorded."""
+
+Outcome = ToolResult | OtherResult | RpcError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A recorded exchange that answers a request, and how it was found."""
+    """What a request is answered, and how far that can be trusted."""
 
-    exchange: Exchange
-    hit: Hit
+    outcome: Outcome
+    tier: str
+    trust: float | None
+    """Probability of being right; `None` where it could not be measured."""
+    exchange: Exchange | None
+    """The recorded exchange it comes from; `None` for an answer that was not recorded."""
+    score: float | None = None
+    """How alike the recorded call is, in [0, 1]; 1 is equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """No tier had an answer."""
+    """No tier had an answer that can be trusted."""
 
     tiers: tuple[str, ...]
-    nearest: tuple[Near, ...]
+    nearest: tuple[Near, ...] = ()
+    rejected: Rejected | None = None
+    """The answer of the strongest tier that had one: it was not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    tier: str
+    trust: float | None
+    exchange_id: int
+
+
+@dataclass(slots=True)
+class _Server:
+    """A conversation's part with one server."""
+
+    world: World
+    lineage: Lineage = field(default_factory=Lineage)
+    before: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    """World-changing calls so far."""
+    told: list[tuple[str, Mapping[str, Any], str]] = field(default_factory=list)
+    """Tool, arguments and answer of every call so far; kept only where a model may be shown it."""
 
 
 class ReplaySession:
     """Answers one conversation's requests from a recording, in the order they are asked.
 
-    Plain synchronous code; the store and the index may be shared by many sessions.
-
-    Args:
-        tiers: Asked in this order; the first hit wins.
+    Not to be shared by threads; its replayer may be.
     """
 
-    def __init__(self, store: Store, index: RequestIndex, tiers: Sequence[Tier]) -> None:
-        self._store, self._index, self._tiers = store, index, tuple(tiers)
-        self._redactor = store.redactor()
-        self._secrets = store.known_secrets()
-        self._history = History(index)
-        self._chains = ChainKeys()
+    def __init__(self, replayer: Replayer, group: int, group_name: str | None, *, known: bool) -> None:
+        self._replayer, self._group, self._known = replayer, group, known
+        self._group_name = group_name
+        self._chains = Chains()
+        self._servers: dict[str, _Server] = {}
+        self._mints = bool(replayer.learned.summary.get("minted"))
 
-    def ask(self, method: str, params: Mapping[str, Any]) -> Answer | Miss:
-        """Answer a request as the recorded server did.
+    def ask(self, server: str, method: str, params: Mapping[str, Any]) -> Answer | Miss:
+        """Answer a request as the recorded server did, or say that it cannot be told.
 
-        Secrets in it are replaced as they were when it was recorded, whether or not we know them.
+        Secrets in it are replaced as they were when it was recorded, whether or not we know them. A call that
+        may change the world counts as made even if it is missed: what comes after it is another state.
         """
-        plain = self._redacted(params)
-        if (answer := self._find(method, plain)) or not self._secrets:
-            return answer or self._miss(method, plain)
-        hidden = self._redacted(
-            map_text(params, lambda text: self._redactor.redact_unknown(text, self._secrets))
+        redactor, secrets = self._replayer.redactor, self._replayer.secrets
+        text = readable_json(params)
+        redacted = redactor.redact(text)
+        plain = params if redacted is text else json.loads(redacted)
+        found = self._find(server, method, plain)
+        if found.answer is None and secrets:
+            hidden = map_text(params, lambda text: redactor.redact_unknown(text, secrets))
+            if hidden != params:
+                plain = json.loads(redactor.redact(readable_json(hidden)))
+                found = self._find(server, method, plain)
+        miss = None if found.answer else self._miss(found, plain)
+        if miss is not None:
+            found.answer = self._elsewhere(found, server, method, params, miss)
+        self._note(found)
+        return found.answer or miss or Miss(())
+
+    def _find(self, server: str, method: str, params: Mapping[str, Any]) -> _Found:
+        schema = self._replayer.schema(server, params) if method == "tools/call" else None
+        identity = identify(server, method, params, self._chains, schema)
+        part = self._servers.get(server) or self._servers.setdefault(server, _Server(World(self._group)))
+        found = _Found(identity, part, self._asked(identity, part), params)
+        if identity.key is None:
+            return found
+        if told := self._refused(identity, schema):
+            found.answer = told
+            return found
+        only = self._replayer.only
+        keep = None if only is None else (lambda row: row.conversation in only)
+        for tier in self._replayer.tiers:
+            candidate = tier.find(found.asked, keep)
+            if candidate is None:
+                continue
+            verdict = (
+                self._replayer.judge.judge(candidate, server, identity.kind, known=self._known)
+                if identity.tool is not None
+                else Verdict(None, True)
+            )
+            if verdict.served and (answer := self._answer(candidate, verdict, part)):
+                found.answer = answer
+                return found
+            if found.rejected is None:
+                found.rejected = Rejected(candidate.tier, verdict.trust, candidate.exchange)
+        return found
+
+    def _refused(self, identity: Identity, schema: Mapping[str, Any] | None) -> Answer | None:
+        """Return the error that the server gives for arguments that violate the schema, if that is known."""
+        if (found := self._replayer.schema_tier.find(identity, schema)) is None:
+            return None
+        lesson, candidate = found
+        verdict = self._replayer.judge.judge(candidate, identity.server, identity.kind, known=self._known)
+        if not verdict.served:
+            return None
+        exchange = self._replayer.store.exchange(lesson.exchange_id)
+        return Answer(told(lesson, exchange), SCHEMA, verdict.trust, exchange)
+
+    def _asked(self, identity: Identity, part: _Server) -> Asked:
+        key = identity.key if identity.key is not None else 0
+        bound, arguments = key, identity.arguments
+        if identity.tool is not None and self._mints:
+            arguments = part.lineage.bind(identity.arguments)
+            if arguments is not identity.arguments:
+                bound = call_key(identity.server, identity.tool, canonical_text(arguments))
+        values = argument_values(arguments) if identity.tool is not None else []
+        place = part.world.place(bound, values) if identity.is_call else part.world.place_of_other(bound)
+        return Asked(
+            identity.server,
+            identity.method,
+            identity.tool,
+            identity.kind,
+            identity.arguments,
+            key,
+            None if bound == key else bound,
+            place,
+            self._known,
         )
-        return self._find(method, hidden) or self._miss(method, hidden)
 
-    def _redacted(self, params: object) -> dict[str, Any]:
-        redacted = json.loads(self._redactor.redact(readable_json(params)))
-        assert isinstance(redacted, dict)
-        return redacted
+    def _answer(self, candidate: Candidate, verdict: Verdict, part: _Server) -> Answer | None:
+        """Return a recorded answer told with this conversation's ids; `None` if they cannot be told apart."""
+        exchange = self._replayer.store.exchange(candidate.exchange)
+        outcome = exchange.outcome
+        assert not isinstance(outcome, NoReply)
+        if part.lineage.refs:
+            rebound = _rebound(outcome, self._replayer.learned.minted(candidate.conversation), part.lineage)
+            if rebound is None:
+                return None
+            outcome = rebound
+        return Answer(outcome, candidate.tier, verdict.trust, exchange, candidate.score)
 
-    def _find(self, method: str, params: Mapping[str, Any]) -> Answer | None:
-        request = Request(method, params, self._chains.key(method, params))
-        for tier in self._tiers:
-            if hit := tier.find(request, self._history):
-                self._history.add(request)
-                exchange = self._store.exchange(hit.exchange_id)
-                self._note_question(request, exchange)
-                return Answer(exchange, hit)
-        return None
+    def _note(self, found: _Found) -> None:
+        """Move the conversation on."""
+        identity, part, asked = found.identity, found.part, found.asked
+        if identity.key is None:
+            return
+        bound = asked.key if asked.bound is None else asked.bound
+        outcome = found.answer.outcome if found.answer else None
+        if not identity.is_call:
+            if outcome is not None:
+                part.world.note_other(bound)
+        else:
+            failed = isinstance(outcome, RpcError) or (isinstance(outcome, ToolResult) and outcome.is_error)
+            entry = self._replayer.entry(identity.server, identity.kind.partition(" ")[0]) or {}
+            changes = not failed and self._replayer.learned.changes(
+                identity.server, identity.kind, entry.get("annotations")
+            )
+            arguments = part.lineage.bind(identity.arguments) if self._mints else identity.arguments
+            values = argument_values(arguments) if identity.tool is not None else []
+            part.world.note(bound, values, changes=changes)
+            if changes and identity.tool is not None:
+                part.before.append((identity.tool, identity.arguments))
+            if outcome is not None and self._replayer.completer is not None and identity.tool is not None:
+                part.told.append((identity.tool, identity.arguments, output_text(outcome)))
+            if outcome is not None and self._mints and identity.tool is not None:
+                text = output_text(outcome)
+                if changes:
+                    part.lineage.mint(bound, identity.arguments, text)
+                else:
+                    part.lineage.hear(identity.arguments, text)
+        if isinstance(outcome, ToolResult | OtherResult) and isinstance(outcome.result, dict):
+            if outcome.result.get("resultType") == "input_required":
+                self._chains.ask_input(
+                    identity.key, identity.server, identity.method, found.params, outcome.result
+                )
 
-    def _note_question(self, request: Request, exchange: Exchange) -> None:
-        if isinstance(exchange.outcome, ToolResult | OtherResult) and request.key is not None:
-            result = exchange.outcome.result
-            if isinstance(result, dict) and result.get("resultType") == "input_required":
-                self._chains.ask_input(request.key, request.method, request.params, result)
+    def _elsewhere(
+        self, found: _Found, server: str, method: str, params: Mapping[str, Any], miss: Miss
+    ) -> Answer | None:
+        """Return the answer to a miss from where the user allows one to come from, if any."""
+        replayer, identity = self._replayer, found.identity
+        if replayer.live is not None and (outcome := replayer.live.ask(server, method, params)):
+            return Answer(outcome, LIVE, None, None)
+        if replayer.completer is None or identity.tool is None:
+            return None
+        nearest_texts = [
+            (near.exchange.call.arguments if near.exchange.call else {}, output_text(near.exchange.outcome))
+            for near in miss.nearest
+        ]
+        try:
+            made_up = simulate(
+                replayer.completer,
+                tool_entry=replayer.entry(server, identity.tool),
+                call=(server, identity.tool, identity.arguments),
+                nearest=nearest_texts,
+                history=found.part.told,
+            )
+        except FireflyError as error:
+            logger.warning("no simulated answer: %s", error)
+            return None
+        if replayer.journal is not None:
+            replayer.journal.simulated(server, identity.tool, identity.arguments, made_up)
+        result = {"content": [{"type": "text", "text": made_up.text}], "isError": made_up.is_error}
+        return Answer(ToolResult(result=result), SIMULATED, None, None)
 
-    def _miss(self, method: str, params: Mapping[str, Any]) -> Miss:
-        found = nearest(self._store, self._index, method, params)
-        return Miss(tuple(tier.name for tier in self._tiers), tuple(found))
+    def _miss(self, found: _Found, params: Mapping[str, Any]) -> Miss:
+        replayer, asked, identity = self._replayer, found.asked, found.identity
+        close = tuple(nearest(replayer.store, replayer.learned, asked))
+        if replayer.journal is not None:
+            replayer.journal.miss(
+                server=identity.server,
+                method=identity.method,
+                key=asked.key,
+                name=identity.tool,
+                params={name: value for name, value in params.items() if name != "_meta"},
+                group=self._group_name,
+                state=asked.place.prefix,
+                before=found.before,
+                nearest=[near.as_json() for near in close],
+            )
+        return Miss(tuple(tier.name for tier in replayer.tiers), close, found.rejected)
+
+
+class _Found:
+    """What came of looking for an answer."""
+
+    __slots__ = ("answer", "asked", "before", "identity", "params", "part", "rejected")
+
+    def __init__(self, identity: Identity, part: _Server, asked: Asked, params: Mapping[str, Any]) -> None:
+        self.identity, self.part, self.asked, self.params = identity, part, asked, params
+        self.before = list(part.before)
+        self.answer: Answer | None = None
+        self.rejected: Rejected | None = None
+
+
+def _rebound(outcome: Outcome, recorded: Mapping[str, str], lineage: Lineage) -> Outcome | None:
+    """Return a recorded outcome with this conversation's ids in the place of the recorded one's.
+
+    Args:
+        recorded: The ids minted in the conversation it comes from, by what stands for them.
+    """
+    if not recorded:
+        return outcome
+    replacements = {
+        made: lineage.ids[ref]
+        for ref, made in recorded.items()
+        if ref in lineage.ids and lineage.ids[ref] != made
+    }
+    value = outcome.error if isinstance(outcome, RpcError) else outcome.result
+    text = readable_json(value)
+    strangers = (made for ref, made in recorded.items() if ref not in lineage.ids)
+    if any(made in lineage.refs and made in text for made in strangers):
+        return None  # the recorded server gave this id to something else than this conversation's did
+    if not replacements:
+        return outcome
+    told = substitute(text, replacements)
+    if told == text:
+        return outcome
+    match outcome:
+        case ToolResult():
+            return ToolResult(result=json.loads(told))
+        case OtherResult():
+            return OtherResult(result=json.loads(told))
+        case RpcError():
+            return RpcError(error=json.loads(told))

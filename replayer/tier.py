@@ -1,37 +1,43 @@
-"""What a replay tier is: one way to find a recorded exchange for a request."""
+"""What a replay tier is: one way to find a recorded answer to a request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from replayer.history import History
+from replayer.evidence import Candidate, Row
+from replayer.state import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Asked:
+    """A request as the tiers see it: what it asks, and where it stands."""
+
+    server: str
     method: str
-    params: Mapping[str, Any]
-    key: str | None
-    """Equal for equal requests; `None` for a leg of a chain that this conversation did not begin."""
+    tool: str | None
+    """`None` for a request that is no tool call."""
+    kind: str
+    """`effects.kind_of` a tool call, else the method."""
+    arguments: Mapping[str, Any]
+    """Canonical, for a tool call."""
+    key: int
+    bound: int | None
+    """The key with minted ids replaced; `None` where the arguments name none."""
+    place: Place
+    known: bool
+    """Whether the group is recorded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A recorded exchange offered as the answer to a request."""
-
-    exchange_id: int
-    tier: str
-    score: float
-    """Similarity in [0, 1]; 1 is identical. Scores of different tiers do not compare."""
+Keep = Callable[[Row], bool]
+"""Which recorded answers may be used; a measurement leaves some out."""
 
 
 class Tier(Protocol):
-    """Finds the best recorded exchange for a request, or `None` to let the next tier try."""
+    """Finds the best recorded answer that it can to a request, if any."""
 
     @property
     def name(self) -> str: ...
 
-    def find(self, request: Request, history: History) -> Hit | None: ...
+    def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None: ...

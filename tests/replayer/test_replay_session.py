@@ -8,8 +8,9 @@ import pytest
 from recorder.exchange import OtherResult, RpcError, ToolResult
 from recorder.store import Store
 from recorder.writer import RecordingWriter
-from replayer.exact import ExactTier
-from replayer.index import RequestIndex, SelectionError, select_sessions
+from replayer.learn import learn
+from replayer.replayer import Replayer
+from replayer.selection import SelectionError, select_sessions
 from replayer.session import Answer, Miss, ReplaySession
 
 Exchanges = list[tuple[str, dict[str, Any], Any]]
@@ -51,20 +52,19 @@ def call(tool: str, text: Any, **arguments: Any) -> tuple[str, dict[str, Any], A
     return "tools/call", {"name": tool, "arguments": arguments}, text
 
 
-def replay(path: Path, **selection: Any) -> ReplaySession:
+def replay(path: Path, group: str | None = "g", session_id: str | None = None) -> ReplaySession:
     store = Store(path)
-    index = RequestIndex(store, select_sessions(store, **selection))
-    return ReplaySession(store, index, [ExactTier(index)])
+    return Replayer(store, learn(store), session_id=session_id).session(group)
 
 
-def answers(session: ReplaySession, *calls: tuple[str, dict[str, Any], Any]) -> list[Any]:
+def answers(session: ReplaySession, *calls: tuple[str, dict[str, Any], Any], server: str = "s") -> list[Any]:
     """Ask each call in turn; `None` for a miss."""
     replies = []
     for method, params, _ in calls:
-        reply = session.ask(method, params)
+        reply = session.ask(server, method, params)
         if isinstance(reply, Answer):
-            assert isinstance(reply.exchange.outcome, ToolResult | OtherResult)
-            replies.append(reply.exchange.outcome.result)
+            assert isinstance(reply.outcome, ToolResult | OtherResult)
+            replies.append(reply.outcome.result)
         else:
             replies.append(None)
     return replies
@@ -105,17 +105,21 @@ def test_a_replay_that_leaves_a_session_stays_in_its_world(path: Path, recorded:
     assert answers(replay(path), *asked, call("only", None))[-1] == "first"
 
 
-def test_a_miss_does_not_move_the_conversation_on(path: Path, recorded: Recorder) -> None:
-    recorded([call("read", "first")])
-    recorded([call("write", "ok", x=2), call("read", "two")])
-    assert answers(replay(path), call("write", None, x=9), call("write", None, x=2), READ) == [
-        None,
-        "ok",
-        "two",
-    ]
+def test_a_call_that_was_missed_and_may_change_the_world_leaves_the_recorded_states(
+    path: Path, recorded: Recorder
+) -> None:
+    recorded([call("read", "first"), call("write", "ok", x=2), call("read", "two")])
+    session = replay(path)
+    asked = [session.ask("s", *request[:2]) for request in (call("write", None, x=2), READ)]
+    assert [answer.tier for answer in asked if isinstance(answer, Answer)] == ["exact", "exact"]
+    session = replay(path)
+    asked = [session.ask("s", *request[:2]) for request in (call("write", None, x=9), READ)]
+    assert isinstance(asked[0], Miss)
+    assert isinstance(asked[1], Answer)
+    assert asked[1].tier == "exact-other-state"
 
 
-def test_lists_are_answered_in_the_followed_session_and_do_not_move_it(
+def test_lists_are_answered_as_in_the_same_state_and_do_not_move_it_on(
     path: Path, recorded: Recorder
 ) -> None:
     recorded([("tools/list", {}, {"tools": [1]}), call("read", "one")])
@@ -125,7 +129,7 @@ def test_lists_are_answered_in_the_followed_session_and_do_not_move_it(
     session = replay(path)
     assert answers(session, call("write", None, x=2), ("tools/list", {}, None), ("tools/list", {}, None)) == [
         "ok",
-        {"tools": [2]},
+        {"tools": [3]},
         {"tools": [3]},
     ]
 
@@ -137,7 +141,8 @@ def test_lists_are_answered_in_the_followed_session_and_do_not_move_it(
         ({"arguments": {"a": "x", "b": 2}, "name": "t", "_meta": {"progressToken": 1}}, True),
         ({"name": "t", "arguments": {"a": "x", "b": True}}, False),
         ({"name": "t", "arguments": {"a": "x", "b": "2"}}, False),
-        ({"name": "t", "arguments": {"a": "x", "b": 2, "c": None}}, False),
+        ({"name": "t", "arguments": {"a": "x", "b": 2, "c": None}}, True),
+        ({"name": "t", "arguments": {"a": "x", "b": 2, "c": ""}}, False),
         ({"name": "T", "arguments": {"a": "x", "b": 2}}, False),
     ],
 )
@@ -204,9 +209,11 @@ def test_chains_with_one_state_are_told_apart_by_how_they_began(path: Path, reco
 
 def test_a_miss_names_the_nearest_calls_and_where_they_differ(path: Path, recorded: Recorder) -> None:
     recorded([call("t", 1, a={"b/c": 1, "d": [1, 2]}), call("t", 1, z="far"), call("u", 1, a=1)])
-    miss = replay(path).ask("tools/call", {"name": "t", "arguments": {"a": {"b/c": 2, "d": [1, 3]}, "e": 1}})
+    miss = replay(path).ask(
+        "s", "tools/call", {"name": "t", "arguments": {"a": {"b/c": 2, "d": [1, 3]}, "e": 1}}
+    )
     assert isinstance(miss, Miss)
-    assert miss.tiers == ("exact",)
+    assert miss.tiers == ("exact", "near")
     assert [str(difference) for difference in miss.nearest[0].differences] == [
         "/a/b~1c: 1 recorded, 2 asked",
         "/a/d/1: 2 recorded, 3 asked",
@@ -242,17 +249,17 @@ def test_sessions_are_chosen_by_server_session_and_group(path: Path, recorded: R
     recorded([call("read", ...)], group="C", server="never-answered")
     store = Store(path)
     second = store.sessions()[1].id
-    assert answers(replay(path, server="s", group="B"), READ) == ["b"]
+    assert answers(replay(path, group="B"), READ) == ["b"]
+    assert answers(replay(path, group="B"), READ, server="t") == ["other"]
     assert answers(replay(path, session_id=second), READ) == ["b"]
     assert answers(replay(path, group="A"), READ) == ["a"]
     for selection, message in (
         ({}, r"has several servers: choose one with --server \(s, t\)"),
         ({"server": "x"}, "has no server 'x'; it has: s, t"),
-        ({"group": "Z"}, "has no group 'Z'; it has: A, B, C"),
         ({"session_id": "Z"}, "has no session 'Z'; it has: "),
     ):
         with pytest.raises(SelectionError, match=message):
-            replay(path, **selection)
+            select_sessions(store, **selection)
 
 
 def nested(depth: int) -> Any:
@@ -274,7 +281,7 @@ def test_what_cannot_be_compared_does_not_spoil_the_rest(path: Path, recorded: R
     session = replay(path)
     assert answers(session, call("t", None, x=1), call("t", None, x="a deep answer")) == ["yes", nested(300)]
     with pytest.raises(RecursionError):
-        session.ask("tools/call", {"name": "t", "arguments": {"x": nested(900)}})
+        session.ask("s", "tools/call", {"name": "t", "arguments": {"x": nested(900)}})
     assert len(list(Store(path).exchanges())) == 4
 
 

@@ -1,0 +1,129 @@
+"""What the recordings of one call say together: an answer, and how far they agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from replayer.state import Place
+
+
+class Row(NamedTuple):
+    """One recorded answer to a call: where it stood, and what it was."""
+
+    exchange: int
+    conversation: int
+    group: int
+    prefix: int
+    related: int
+    history: int
+    output: int
+    """Hash of the answer's text under the fixed mask."""
+    loose: int
+    """The same without what was learned to be volatile: agreement is judged by it."""
+
+
+LEVELS = (
+    "same history",
+    "same state",
+    "same related",
+    "earlier state",
+    "like history",
+    "like state",
+    "like related",
+    "same group",
+    "any",
+)
+"""How near a recording stands to the call, nearest first.
+
+`same`: of the call's own group. `like`: of another group, or the call's is unknown. `history`: all calls
+before it are equal. `state`: the world-changing ones are. `related`: those that share an argument value are.
+`earlier state`: as before one of the conversation's last world-changing calls.
+"""
+
+SAME_STATE = frozenset({"same history", "same state"})
+OWN_GROUP = frozenset({*SAME_STATE, "same related", "earlier state", "same group"})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An answer that the nearest recordings give, with what speaks for and against it."""
+
+    exchange: int
+    conversation: int
+    output: int
+    loose: int
+    tier: str
+    level: str
+    agree: int
+    """Recordings of this level that give this answer: sessions, or groups where the call's is unknown; 1 to 3,
+    where 3 means more too."""
+    conflict: int
+    """0: no recording of this level says otherwise, 1: less than a quarter do, 2: more."""
+    wide: int
+    """The same over all recordings of the call, of whatever level."""
+    score: float = 1.0
+    """How alike the recorded call is, in [0, 1]; scores of different tiers do not compare."""
+
+
+def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candidate | None:
+    """Return the answer that most recordings of the nearest level give; the earliest of several that tie.
+
+    Args:
+        known: Whether the call's group is recorded. Where it is not, each group counts once however many
+            sessions it has: their start state is one piece of evidence.
+    """
+    rows = list(rows)
+    if not rows:
+        return None
+    if len(rows) == 1:
+        row = rows[0]
+        return Candidate(row[0], row[1], row[6], row[7], tier, LEVELS[_level(row, place, known)], 1, 0, 0)
+    levels = [_level(row, place, known) for row in rows]
+    best = min(levels)
+    nearest = [row for row, level in zip(rows, levels, strict=True) if level == best]
+    if LEVELS[best] == "earlier state":
+        latest = min(place.earlier.index(row.prefix) for row in nearest)
+        nearest = [row for row in nearest if row.prefix == place.earlier[latest]]
+    votes, all_votes = _votes(nearest, known), _votes(rows, known)
+    first = {row.loose: row.exchange for row in sorted(nearest, reverse=True)}
+    loose = min(votes, key=lambda answer: (-votes[answer], first[answer]))
+    chosen = min(row for row in nearest if row.loose == loose)
+    return Candidate(
+        chosen.exchange,
+        chosen.conversation,
+        chosen.output,
+        loose,
+        tier,
+        LEVELS[best],
+        min(votes[loose], 3),
+        _conflict(votes, loose),
+        _conflict(all_votes, loose),
+    )
+
+
+def _level(row: Row, place: Place, known: bool) -> int:
+    _, _, group, prefix, related, history, _, _ = row
+    same = known and group == place.group
+    if history == place.history:
+        return 0 if same else 4
+    if prefix == place.prefix:
+        return 1 if same else 5
+    if same:
+        if related == place.related:
+            return 2
+        return 3 if prefix in place.earlier else 7
+    return 6 if related == place.related else 8
+
+
+def _votes(rows: list[Row], known: bool) -> dict[int, int]:
+    voters: dict[int, set[int]] = {}
+    for row in rows:
+        voters.setdefault(row.loose, set()).add(row.conversation if known else row.group)
+    return {answer: len(who) for answer, who in voters.items()}
+
+
+def _conflict(votes: dict[int, int], answer: int) -> int:
+    against = sum(votes.values()) - votes[answer]
+    return 0 if not against else 1 if votes[answer] > 3 * against else 2

@@ -1,0 +1,55 @@
+"""Whether an answer that was found may be given: the calibration applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replayer.evidence import OWN_GROUP, SAME_STATE, Candidate
+from replayer.trust import MIN_COMPARISONS, Calibration, cells_of
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    trust: float | None
+    """Probability that the answer is right; `None` where too little could be compared to say."""
+    served: bool
+
+
+class Judge:
+    """
+    Args:
+        known: Learned by leaving sessions out, for rollouts whose group is recorded.
+        unknown: Learned by leaving groups out, for the others.
+        min_trust: Instead of the learned thresholds, in [0, 1]; at 0 everything found is served.
+    """
+
+    def __init__(self, known: Calibration, unknown: Calibration, min_trust: float | None = None) -> None:
+        self.known, self.unknown, self.min_trust = known, unknown, min_trust
+        # Of groups recorded once nothing in the same state could be compared, whatever else could.
+        self._enough_lessons = unknown.compared_by("schema") >= MIN_COMPARISONS
+        self._same_state = known if known.compared_at(SAME_STATE) >= MIN_COMPARISONS else None
+
+    def judge(self, candidate: Candidate, server: str, kind: str, *, known: bool) -> Verdict:
+        calibration = self._calibration(candidate, known)
+        if calibration is None:
+            # Nothing could be learned: the same call is served for what it is, anything else is a guess. An
+            # error for a violated schema is the server's own words for the same mistake.
+            served = candidate.tier.startswith("exact") or candidate.tier == "schema" or self.min_trust == 0
+            return Verdict(None, served)
+        trust = calibration.rates.trust(server, kind, cells_of(candidate))
+        if candidate.tier == "nearest":
+            return Verdict(trust, self.min_trust == 0)
+        threshold = calibration.threshold if self.min_trust is None else self.min_trust
+        return Verdict(trust, threshold is not None and trust >= threshold)
+
+    def _calibration(self, candidate: Candidate, known: bool) -> Calibration | None:
+        """Return what was learned about such an answer, if enough was."""
+        if candidate.tier == "schema":
+            return self.unknown if self._enough_lessons else None
+        if not known:
+            return self.unknown if self.unknown.enough else None
+        if candidate.level in SAME_STATE:
+            return self._same_state
+        if self.known.enough:
+            return self.known
+        return self.unknown if candidate.level not in OWN_GROUP and self.unknown.enough else None
