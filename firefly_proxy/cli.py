@@ -35,7 +35,7 @@ MIN_TRUST = click.option(
 SEMANTIC = click.option(
     "--semantic",
     metavar="MODEL",
-    help="Also answer calls whose prose means the same, by this sentence-transformers model: a name or folder.",
+    help="Also answer calls whose prose means the same, by this sentence-transformers model.",
 )
 
 
@@ -335,10 +335,10 @@ def fidelity(
     rows: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure how often a replay of this recording is right: replay sessions held out, compare with the truth.
+    """Measure how often a replay is right: replay sessions held out, and compare with the truth.
 
-    Each session is one rollout with its group; only server, tool and arguments are passed, in order. Beside it
-    stands the baseline that always answers: the equal call, else the nearest.
+    Each session is one rollout with its group; only server, tool and arguments are passed, in order.
+    Beside it stands the baseline that always answers: the equal call, else the nearest.
 
     \b
     firefly-proxy fidelity --db world.db --split random
@@ -420,9 +420,10 @@ def misses(db: Path, as_json: bool) -> None:
 @click.option("--only-read", is_flag=True, help="Ask only tools whose server declares them read-only.")
 @JSON
 def verify(db: Path, config: Path, only_read: bool, as_json: bool) -> None:
-    """Ask the real servers again what was recorded, and report what has changed. Exit status 1 if anything has.
+    """Ask the real servers again what was recorded, and report what has changed.
 
-    Asked are calls that change nothing, made before anything changed in their session.
+    Asked are calls that change nothing, made before anything changed in their session. The exit status is 1
+    if any answer has changed.
 
     \b
     firefly-proxy verify --db world.db --config ~/.cursor/mcp.json
@@ -475,8 +476,8 @@ def import_(db: Path, tools: tuple[Path, ...], as_json: bool, files: tuple[Path,
 
     FILE holds one session a line, plain or gzip: {"session_id", "group", "run", "calls": [{"server", "tool",
     "arguments", "output", "is_error"}]}. Message transcripts with tool calls are read, too, in the form of
-    Anthropic's or of OpenAI's API. Bad lines are reported, and the exit status is 1 then; the rest is imported.
-    Importing a file again changes nothing.
+    Anthropic's or of OpenAI's API. Bad lines are reported, with exit status 1, and the rest is imported.
+    Importing a file again changes nothing. Nothing else can record into the file meanwhile.
 
     \b
     firefly-proxy import sessions.jsonl.gz --db world.db

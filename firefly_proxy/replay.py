@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from recorder.canonical import readable_json
@@ -118,7 +118,7 @@ class ReplayServer:
         return {
             **self._recorded_result("initialize", server),
             "protocolVersion": version,
-            "capabilities": as_object(server.capabilities),
+            "capabilities": as_object(server.capabilities) or {"tools": {}},
             "serverInfo": server.info or {"name": self._name, "version": "recorded"},
             **({"instructions": server.instructions} if server.instructions is not None else {}),
         }
@@ -128,7 +128,7 @@ class ReplayServer:
         recorded = self._recorded_result("server/discover", server)
         made = {
             "supportedVersions": [MODERN_VERSION],
-            "capabilities": as_object(server.capabilities),
+            "capabilities": as_object(server.capabilities) or {"tools": {}},
             **({"instructions": server.instructions} if server.instructions is not None else {}),
             "_meta": {SERVER_INFO_META: server.info or {"name": self._name, "version": "recorded"}},
         }
@@ -153,8 +153,17 @@ class ReplayServer:
             yield from self._answer(request_id, method, params, modern, answer)
         elif method in UNRECORDED:
             yield _result(request_id, _for_modern(method, {}) if modern else {})
+        elif method == "tools/list" and "cursor" not in params and (tools := self._tools()):
+            result = {"tools": tools}
+            yield _result(request_id, _for_modern(method, result) if modern else result)
         else:
             yield self._miss(request_id, method, params, modern, answer)
+
+    def _tools(self) -> list[dict[str, Any]]:
+        """Return the tools of a recording in which nobody listed them: those imported, and those called."""
+        newest = {tool.name: tool.entry for tool in self._store.tools(self._name)}
+        called = {tool.name for tool in self._store.call_counts() if tool.server == self._name}
+        return [_listed(name, newest.get(name, {})) for name in [*newest, *sorted(called - newest.keys())]]
 
     def _answer(
         self, request_id: object, method: str, params: Message, modern: bool, answer: Answer
@@ -267,6 +276,16 @@ def _with_meta(value: Any, source: dict[str, Any]) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("_meta", {}), dict):
         return value
     return {**value, "_meta": {**as_object(value.get("_meta")), REPLAY_META: source}}
+
+
+def _listed(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool's entry as a client accepts it: without null members, its input an object."""
+    listed = {field: value for field, value in entry.items() if value is not None}
+    schema = listed.get("inputSchema")
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        # Imported schemas may be of a dialect; what they say of properties is kept.
+        listed["inputSchema"] = {**(schema if isinstance(schema, dict) else {}), "type": "object"}
+    return {"name": name, **listed}
 
 
 def _rejected(rejected: Rejected) -> str:

@@ -130,7 +130,8 @@ class Store:
         """Yield a conversation's answered requests to the server as text, in the order they were asked."""
         rows = self._rows(
             "SELECT exchange.id, exchange.method, exchange.outcome, request.text, reply.text FROM exchange"
-            " JOIN frame AS request ON request.id = exchange.id JOIN frame AS reply ON reply.id = exchange.reply"
+            " JOIN frame AS request ON request.id = exchange.id"
+            " JOIN frame AS reply ON reply.id = exchange.reply"
             " WHERE exchange.server_id = ? AND exchange.direction = 'to_server' ORDER BY exchange.id",
             (conversation,),
         )

@@ -39,7 +39,7 @@ _FIRST_WORD = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*([A-Za-z]+)", re.DO
 
 
 def kind_of(tool: str, arguments: Mapping[str, Any]) -> str:
-    """Return what kind of call this is: its tool, and for an open-ended tool the first word that it is to run.
+    """Return what kind of call this is: its tool, and for an open-ended one the first word that it is to run.
 
     `execute_sql` with `{"sql": "SELECT …"}` is of the kind `execute_sql SELECT`.
     """

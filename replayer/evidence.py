@@ -57,8 +57,8 @@ class Candidate:
     tier: str
     level: str
     agree: int
-    """Recordings of this level that give this answer: sessions, or groups where the call's is unknown; 1 to 3,
-    where 3 means more too."""
+    """Recordings of this level that give this answer: sessions, or groups where the call's is unknown; from 1
+    to 3, where 3 means more, too."""
     conflict: int
     """0: no recording of this level says otherwise, 1: less than a quarter do, 2: more."""
     wide: int

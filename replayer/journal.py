@@ -73,7 +73,7 @@ def create_journal(connection: Connection) -> None:
 
 
 class Journal:
-    """Written by any number of processes and threads. What it cannot write it reports once, and replay goes on.
+    """Written by any number of processes and threads. What it cannot write it reports once; replay goes on.
 
     Args:
         path: The file beside the recording; made where there is none.
@@ -139,6 +139,10 @@ class Journal:
 
     def misses(self) -> list[MissedRequest]:
         """Return what was missed, most often asked first."""
+        rows = self._database.rows(
+            "SELECT server, method, group_id, name, params, before, nearest, times, first_at, last_at"
+            " FROM miss ORDER BY times DESC, last_at DESC"
+        )
         return [
             MissedRequest(
                 server=server,
@@ -152,16 +156,14 @@ class Journal:
                 first_at=first_at,
                 last_at=last_at,
             )
-            for server, method, group, name, params, before, nearest, times, first_at, last_at in self._database.rows(
-                "SELECT server, method, group_id, name, params, before, nearest, times, first_at, last_at"
-                " FROM miss ORDER BY times DESC, last_at DESC"
-            )
+            for server, method, group, name, params, before, nearest, times, first_at, last_at in rows
         ]
 
     def forget(self, missed: MissedRequest) -> None:
         """Take a miss out, in whatever state: it was asked again and is recorded now."""
         self._write(
-            "DELETE FROM miss WHERE server = ? AND method = ? AND params = ? AND group_id IS ? AND before = ?",
+            "DELETE FROM miss"
+            " WHERE server = ? AND method = ? AND params = ? AND group_id IS ? AND before = ?",
             (
                 missed.server,
                 missed.method,

@@ -357,7 +357,7 @@ class _Pass:
                 columns.history.append(place.history)
 
     def _bind(self, part: _Part) -> None:
-        """Read a conversation again, now that it is known which calls change the world, for ids it made up."""
+        """Read a conversation again for ids it made up, now that it is known which calls change the world."""
         columns, lineage, row = self._columns, Lineage(), part.start
         minted: dict[str, str] = {}
         for answered, identity, text, failed in self._requests(part.conversation):
@@ -491,10 +491,10 @@ class _Pass:
                 if row % stride:
                     continue
                 right = self._columns.output[row]
-                if alike > 1 and (found := finder.find(asked, lambda other: other.conversation != own)):
+                if alike > 1 and (found := finder.find(asked, _unlike(conversation=own))):
                     comparisons[0].append(_comparison(asked, found, right, 1.0))
                 unknown = replace(asked, known=False)
-                if found := finder.find(unknown, lambda other: other.group != group):
+                if found := finder.find(unknown, _unlike(group=group)):
                     comparisons[1].append(_comparison(asked, found, right, 1.0 / alike))
         self._connection.execute("BEGIN")
         self._connection.execute("DELETE FROM learned")
@@ -583,6 +583,11 @@ class _Finder:
         if self._semantic and (found := self._semantic.find(question, keep)):
             return found
         return self._nearest.find(question, keep)
+
+
+def _unlike(*, conversation: int | None = None, group: int | None = None) -> Keep:
+    """Leave out the recordings of one conversation, or of one group."""
+    return lambda row: row.conversation != conversation and row.group != group
 
 
 def _comparison(asked: Asked, found: Candidate, right: int, weight: float) -> Comparison:

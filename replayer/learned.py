@@ -126,7 +126,7 @@ class Facts:
     prose: tuple[str, ...] = ()
     """Arguments whose spelling may differ: case, white space and closing punctuation."""
     volatile: tuple[str, ...] = ()
-    """Places in the output that change from one moment to the next, as pointers with `*` for list positions."""
+    """Places in the output that change from one moment to the next: pointers, with `*` for list positions."""
 
     def as_json(self) -> dict[str, list[str]]:
         return {
@@ -212,7 +212,7 @@ class Learned:
         return facts
 
     def changes(self, server: str, kind: str, annotations: object = None) -> bool:
-        """Return whether calls of this kind change the world; one never recorded is judged by what it says."""
+        """Return whether calls of this kind change the world; one never recorded is judged by its name."""
         known = self._effects.get((server, kind))
         if known is None:
             rows = self._database.all(
@@ -226,7 +226,7 @@ class Learned:
         return known
 
     def rows(self, key: int, place: Place) -> list[Row]:
-        """Return the recorded answers to a call: all, or of very many those that stand nearest and the earliest."""
+        """Return the recorded answers to a call: all, or of very many the nearest ones and the earliest."""
         few = self._database.all(f"SELECT {ROW} FROM call WHERE key = ? LIMIT {BUSY + 1}", (key,))
         if len(few) <= BUSY:
             return list(map(Row._make, few))
@@ -306,7 +306,7 @@ class Learned:
 
 
 def first_known(*verdicts: bool | None) -> bool:
-    """Return the first verdict there is; a call that nobody knows anything of is taken to change the world."""
+    """Return the first verdict there is; a call that nothing is known of is taken to change the world."""
     return next((verdict for verdict in verdicts if verdict is not None), True)
 
 

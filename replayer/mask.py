@@ -15,7 +15,7 @@ from recorder.exchange import NoReply, OtherResult, RpcError, ToolResult
 
 _MASKED = re.compile(
     r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"  # UUID
-    r"|\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z\b|[+-]\d\d:?\d\d\b))?"  # ISO 8601 with a time
+    r"|\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z\b|[+-]\d\d:?\d\d\b))?"  # ISO 8601
     r"|\b[0-9a-f]{32,128}\b"  # MD5 and longer, in hexadecimal
     r"|\b\d+(?:\.\d+)? ?(?:[mµun]?s|secs?|(?:milli)?seconds?)\b",  # a duration
     re.IGNORECASE,

@@ -46,7 +46,7 @@ class Lineage:
         self._turns: dict[int, int] = {}
 
     def bind(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the arguments with each minted id replaced by what stands for it; the same object if none is."""
+        """Return the arguments with minted ids replaced; the same object if there is none."""
         if not self.refs:
             return arguments
         bound = _replaced(arguments, self.refs)
@@ -73,7 +73,7 @@ class Lineage:
             self._heard.append(text[:MOST_HEARD_CHARACTERS])
 
     def mint(self, key: int, arguments: Mapping[str, Any], text: str) -> dict[str, str]:
-        """Find the ids that the answer to a world-changing call brings, and return them with what stands for them.
+        """Return the ids that the answer to a world-changing call brings, and what stands for each.
 
         Args:
             key: The call's, minted ids in its arguments replaced.

@@ -37,7 +37,7 @@ class NearTier:
 
 
 def near_key(server: str, tool: str, arguments: Mapping[str, Any], facts: Facts) -> int | None:
-    """Return a key that is equal for calls that differ only where it does not matter; `None` if it always does."""
+    """Return a key equal for calls that differ only where it does not matter; `None` if it always does."""
     if not facts.insensitive and not facts.prose:
         return None
     kept = {

@@ -100,7 +100,7 @@ class NearestTier:
 def closest(
     learned: Learned, tool: int, arguments: Mapping[str, Any], limit: int
 ) -> list[tuple[float, int, int, str]]:
-    """Return score, exchange, key and arguments' text of the recorded calls most like this one, best first."""
+    """Return score, exchange, key and arguments of the recorded calls most like this one, best first."""
     calls = learned.distinct_calls(tool, MOST_COMPARED)
     best = process.extract(
         canonical_text(arguments)[:COMPARED_CHARACTERS],

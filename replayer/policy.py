@@ -29,7 +29,7 @@ class PolicyError(FireflyError):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules by pattern (`server/tool`, `*` and `?` as in a shell); of several that match, the last one wins."""
+    """Rules by pattern (`server/tool`, `*` and `?` as in a shell); of several that match, the last wins."""
 
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -75,8 +75,8 @@ class Policy:
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise PolicyError(f"{path} is not TOML: {error}") from error
         tools = value.get("tools", {})
-        if unknown := sorted(set(value) - {"tools"}) or not isinstance(tools, dict):
-            raise PolicyError(f'{path}: rules stand under [tools."server/tool"], got {unknown or tools!r}')
+        if set(value) - {"tools"} or not isinstance(tools, dict):
+            raise PolicyError(f'{path}: rules stand under [tools."server/tool"], got {", ".join(value)}')
         for pattern, rule in tools.items():
             _check(path, pattern, rule)
         return Policy(tools)

@@ -34,7 +34,7 @@ class Live(Protocol):
 
 
 class Replayer:
-    """Answers from a recording and what was learned from it. Plain synchronous code; threads and forks may share one.
+    """Answers from a recording and what was learned from it. Synchronous; threads and forks may share one.
 
     Opening loads, it does not learn: see `ensure_learned`.
 

@@ -1,4 +1,4 @@
-"""The tier before all others: arguments that violate the tool's schema get the error this server gives for such."""
+"""The tier before all others: for arguments that violate the schema, the error this server gives for such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The semantic tier: a call whose prose means the same, by embedding; everything that names something is equal.
+"""The semantic tier: a call whose prose means the same, by embedding, and which names the same things.
 
 An embedding does not see that `W123` and `W124` are two orders, so only prose may differ here: texts of
 several words, and in them no word that has a digit. How often such an answer is right is learned like that of

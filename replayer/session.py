@@ -214,11 +214,9 @@ class ReplaySession:
                     part.lineage.mint(bound, identity.arguments, text)
                 else:
                     part.lineage.hear(identity.arguments, text)
-        if isinstance(outcome, ToolResult | OtherResult) and isinstance(outcome.result, dict):
-            if outcome.result.get("resultType") == "input_required":
-                self._chains.ask_input(
-                    identity.key, identity.server, identity.method, found.params, outcome.result
-                )
+        result = outcome.result if isinstance(outcome, ToolResult | OtherResult) else None
+        if isinstance(result, dict) and result.get("resultType") == "input_required":
+            self._chains.ask_input(identity.key, identity.server, identity.method, found.params, result)
 
     def _elsewhere(
         self, found: _Found, server: str, method: str, params: Mapping[str, Any], miss: Miss

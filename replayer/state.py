@@ -29,7 +29,7 @@ class Place:
     earlier: tuple[int, ...]
     """Prefixes before the last world-changing calls, latest first; at most `MOST_EARLIER`."""
     related: int
-    """Of the world-changing calls before it that share an argument value with it; of all if it names nothing."""
+    """Of the world-changing calls before it that share an argument value with it; of all, if it has none."""
     history: int
     """Of all calls before it, and itself."""
 
@@ -80,7 +80,7 @@ class World:
         )
 
     def place_of_other(self, key: int) -> Place:
-        """Return where a request that is no tool call stands; the n-th equal one since the last call is told apart."""
+        """Return where a request stands that is no tool call; equal ones are told apart by their number."""
         prefixes, turn = self._prefixes, self._asked.get(key, 0)
         earlier = tuple(prefixes[-2 : -2 - MOST_EARLIER : -1])
         return Place(self.group, prefixes[-1], earlier, START, chain64(self._history, key, turn))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from replayer.evidence import Candidate
 
 SHRINKAGE = 4.0
-"""Comparisons that a cell needs to count as much as what is known without it. Between 2 and 4 neither coverage
-nor wrong answers moved by more than a point, on seven corpora."""
+"""Comparisons that a cell needs to count as much as what is known without it. Between 2 and 4 neither
+coverage nor wrong answers moved by more than a point, on seven corpora."""
 
 MOST_OF_A_TOOL = 10.0
 """Comparisons that one tool adds to the rates of its server and of the recording: those are rates over tools,
@@ -40,7 +40,7 @@ LEAST_TRUST = 0.5
 """No threshold is lower: such an answer is more likely wrong than right, however right the others are."""
 
 Cell = tuple[str | int, ...]
-"""What is known of an answer: tier, conflict, wide conflict, level, agreeing recordings; or the first of them."""
+"""What is known of an answer: tier, conflict, wide conflict, level, agreement; or the first of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,9 @@ def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
     scored = []
     for number, part in folds.items():
         others = rates_of(c for other, fold in folds.items() if other != number for c in fold)
-        scored += [(others.trust(c.server, c.kind, c.cells), c) for c in part]
+        # The nearest call is served only where everything is, so it has no say in the threshold.
+        servable = (c for c in part if c.cells[0][0] != "nearest")
+        scored += [(others.trust(c.server, c.kind, c.cells), c) for c in servable]
     compared = sum(c.weight for c in comparisons if c.cells[0][0] == "exact")
     return Calibration(rates_of(comparisons), compared, default_threshold(scored))
 
@@ -171,13 +173,14 @@ def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
 def default_threshold(scored: Iterable[tuple[float, Comparison]]) -> float | None:
     """Return the lowest trust whose left-out wrong rate has an upper 90 % bound of at most 2 %.
 
-    Where no rate can be bounded so (it takes 81 right answers without a wrong one), the lowest trust above
-    which at least 30 answers were right and none wrong. Never less than `LEAST_TRUST`.
+    Where too little was compared to bound it so (it takes 81 answers without a wrong one, 166 with one), the
+    lowest trust above which at least 30 answers were compared and at most 1 % wrong. Never less than
+    `LEAST_TRUST`.
 
     Args:
         scored: Each comparison with its left-out trust.
     """
-    lowest = spotless = None
+    lowest = likely = None
     sample = _Clustered()
     ordered = sorted(scored, key=lambda item: -item[0])
     for position, (trust, comparison) in enumerate(ordered):
@@ -188,9 +191,9 @@ def default_threshold(scored: Iterable[tuple[float, Comparison]]) -> float | Non
             continue
         if sample.upper_bound() <= MOST_WRONG:
             lowest = trust
-        if not sample.wrong and sample.compared >= MIN_COMPARISONS:
-            spotless = trust
-    return spotless if lowest is None else lowest
+        if sample.compared >= MIN_COMPARISONS and sample.wrong <= MOST_WRONG / 2 * sample.compared:
+            likely = trust
+    return likely if lowest is None else lowest
 
 
 class _Clustered:
