@@ -14,10 +14,10 @@ SERVERS := $(if $(NODE_TOOLS),.servers/.installed)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-replay bench-fidelity clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo $(SERVERS)  ## record real servers, replay them offline, print what happened
 	@$(BIN)/python examples/demo.py
@@ -32,6 +32,12 @@ check: $(VENV)/.dev  ## ruff format, ruff and mypy --strict
 
 bench: $(VENV)/.bench  ## measure what the proxy adds to a call
 	@$(BIN)/python tests/bench/proxy_overhead.py
+
+bench-replay: $(VENV)/.dev  ## measure opening and answering from a million exchanges (takes ten minutes)
+	@$(BIN)/python tests/bench/replay.py $(ARGS)
+
+bench-fidelity: $(VENV)/.dev  ## measure how often replays are right (CORPORA=folder of session files)
+	@$(BIN)/python tests/bench/fidelity.py --corpora $(CORPORA) $(ARGS)
 
 clean:  ## remove caches, the demo's recording and the npm servers; the virtual environment stays
 	rm -rf .demo .servers .mypy_cache .ruff_cache .pytest_cache dist
@@ -52,7 +58,7 @@ $(VENV)/.demo: $(PINS) | $(BIN)/pip
 
 $(VENV)/.dev: $(PINS) | $(BIN)/pip
 	@echo "installing Firefly and what its tests need into $(VENV)"
-	@$(INSTALL) -e '.[demo,dev]'
+	@$(INSTALL) -e '.[demo,dev,semantic]'
 	@touch $@
 
 $(VENV)/.bench: $(PINS) | $(BIN)/pip

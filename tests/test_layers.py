@@ -13,7 +13,7 @@ LAYERS = ["recorder", "replayer", "firefly_proxy", "synth", "train"]
 """A package imports from itself and from those before it."""
 HOMES = {
     "recorder": {"sqlite3", "aiosqlite", "anthropic", "sentence_transformers", "networkx"},
-    "replayer": {"rapidfuzz"},
+    "replayer": {"rapidfuzz", "jsonschema", "referencing"},
     "firefly_proxy": {"mcp", "mcp_types", "httpx2", "starlette", "uvicorn"},
     "synth": set(),
     "train": {"torch", "transformers", "trl", "peft", "datasets", "accelerate"},

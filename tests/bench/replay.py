@@ -3,9 +3,10 @@
     python tests/bench/replay.py [--exchanges 1000000] [--tools 1000] [--folder DIR] [--quick] [--json FILE]
 
 Makes a recording (the same one for the same parameters; one that is already in the folder is taken again) and
-measures each step in a process of its own. Beside them stand two limits, in the same run and for the same calls:
-a dict in memory and one indexed SELECT, both from a call to the text of its reply, nothing parsed. Figures are
-medians over rounds; files are in the page cache unless it says cold. Prints a table, then one JSON line.
+measures each step in a process of its own. Beside them stand two limits, in the same run and for the same
+calls: a dict in memory and one indexed SELECT, both from a call to the text of its reply, nothing parsed.
+Figures are medians over rounds; files are in the page cache unless it says cold. Prints a table, then one JSON
+line.
 """
 
 import argparse
@@ -43,28 +44,28 @@ GROUPS_AT_ONCE = 50
 """Groups whose runs are recorded in turn."""
 MOST_RUNS = 8
 BUSY_SHARE, POPULAR_SHARE, UNKNOWN_ID_SHARE, VIOLATION_SHARE = 0.03, 0.15, 0.035, 0.015
-"""Of all calls: one of three that everybody makes, one of some hundred of a server, and errors of two kinds."""
+"""Of all calls: three that everybody makes, some hundred that a server is known for, two kinds of errors."""
 DROPPED_SHARE, VARIED_SHARE = 0.06, 0.1
 """Of a group's calls, in each further run."""
 
-TIMED_SESSIONS, TIMED_SESSIONS_QUICK = 400, 150
+TIMED_SESSIONS, TIMED_SESSIONS_QUICK = 400, 80
 MANY_SESSIONS = 5_000
 ROUNDS = 3
-OPENINGS = 5
+OPENINGS, OPENINGS_QUICK = 5, 3
 THREADS = 16
-FRACTIONS = (0.25, 0.5, 1.0)
+FRACTIONS, FRACTIONS_QUICK = (0.25, 0.5, 1.0), (0.25, 1.0)
 
 READ_VERBS = ("get", "list", "search", "describe", "check", "fetch", "find", "count")
 CHANGE_VERBS = ("create", "update", "cancel", "assign")
-NOUNS = tuple(
-    "order ticket invoice customer payment shipment product review device contract employee meeting booking"
-    " flight campaign lead account project sprint branch release incident alert document folder".split()
-)
+NOUNS = """
+    order ticket invoice customer payment shipment product review device contract employee meeting booking
+    flight campaign lead account project sprint branch release incident alert document folder
+""".split()  # noqa: SIM905 - forty quotes hide the words
 FIELDS = ("limit", "since", "until", "status", "query", "page", "region", "sort")
-WORDS = (
-    "amber brisk cedar delta ember fjord grove harbor indigo jasper kestrel lumen meadow nickel onyx prairie"
-    " quartz river slate timber umber vertex willow yonder zephyr open closed pending urgent north south"
-).split()
+WORDS = """
+    amber brisk cedar delta ember fjord grove harbor indigo jasper kestrel lumen meadow nickel onyx prairie
+    quartz river slate timber umber vertex willow yonder zephyr open closed pending urgent north south
+""".split()  # noqa: SIM905
 
 # ---------------------------------------------------------------------------------------------- the recording
 
@@ -414,14 +415,15 @@ def learning(db: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def shape(path: Path, learned: Any) -> dict[str, Any]:
     """Say what the recording is like: a recording of nothing but equal calls would be replayed in no time."""
-    count = sqlite3.connect(path)
-    (distinct,) = count.execute("SELECT count(*) FROM distinct_call").fetchone()
-    (busiest,) = count.execute("SELECT max(n) FROM (SELECT count(*) AS n FROM call GROUP BY key)").fetchone()
-    (most,) = count.execute(
-        "SELECT max(n) FROM (SELECT count(*) AS n FROM distinct_call GROUP BY tool)"
-    ).fetchone()
-    (near,) = count.execute("SELECT count(*) FROM near").fetchone()
-    count.close()
+    connection = sqlite3.connect(path)
+
+    def count(statement: str) -> int:
+        return int(connection.execute(statement).fetchone()[0])
+
+    distinct, near = count("SELECT count(*) FROM distinct_call"), count("SELECT count(*) FROM near")
+    busiest = count("SELECT max(n) FROM (SELECT count(*) AS n FROM call GROUP BY key)")
+    most = count("SELECT max(n) FROM (SELECT count(*) AS n FROM distinct_call GROUP BY tool)")
+    connection.close()
     return {
         "recording": {
             "distinct_calls": distinct,
@@ -436,26 +438,31 @@ def shape(path: Path, learned: Any) -> dict[str, Any]:
 
 
 def opening(db: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Open the recording in this fresh process and answer one call."""
+    """Open the recording in this fresh process and ask until there is an answer."""
     (session,) = asked_again(db, 1)
     if options.cold:
         for path in (db, db.with_name(db.name + ".replay.db")):
             forget(path)
     began = time.perf_counter()
     from replayer.replayer import Replayer
+    from replayer.session import Answer
 
     imported = time.perf_counter()
     replayer = Replayer.open(db)
     opened = time.perf_counter()
-    server, params = session.requests[0]
-    answer = replayer.session(session.group).ask(server, "tools/call", params)
+    rollout = replayer.session(session.group)
+    asked = 0
+    for server, params in session.requests:
+        asked += 1
+        if isinstance(rollout.ask(server, "tools/call", params), Answer):
+            break
     ended = time.perf_counter()
     return {
         "first_answer_s": ended - imported,
         "open_s": opened - imported,
         "with_imports_s": ended - began,
         "peak_mb": peak_mb(),
-        "answered": type(answer).__name__,
+        "asked": asked,
     }
 
 
@@ -467,7 +474,7 @@ def forget(path: Path) -> None:
 
 
 def ask_all(replayer: Any, sessions: Sequence[Asked], salt: int | None = None) -> Iterator[tuple[int, Any]]:
-    """Ask each session's calls of a session of its own, and yield how long each took and what it was answered."""
+    """Ask each session's calls in a session of its own; yield nanoseconds and answer of each."""
     clock = time.perf_counter_ns
     for asked in sessions:
         rollout = replayer.session(asked.group)
@@ -480,10 +487,17 @@ def ask_all(replayer: Any, sessions: Sequence[Asked], salt: int | None = None) -
             yield clock() - began, answer
 
 
+MISS = "miss"
+
+
+def tier_of(answer: Any) -> str:
+    """Return what answered; also where that was nothing."""
+    return getattr(answer, "tier", MISS)
+
+
 def asking(db: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Time recorded calls and calls that never were, journal on and off, in turn."""
     from replayer.replayer import Replayer, journal_beside
-    from replayer.session import Answer, Miss
 
     sessions = asked_again(db, options.timed)
     without = Replayer.open(db)
@@ -498,17 +512,11 @@ def asking(db: Path, options: argparse.Namespace) -> dict[str, Any]:
             ("miss, journal off", without, 2 * number + 1),
         ):
             answers = list(ask_all(replayer, sessions, salt))
-            wanted = [
-                took
-                for took, answer in answers
-                if (
-                    isinstance(answer, Miss)
-                    if "miss" in name
-                    else isinstance(answer, Answer) and answer.tier == "exact"
-                )
-            ]
-            rounds.setdefault(name, []).append(cuts(wanted))
-            counts[name] = Counter(getattr(answer, "tier", "miss") for _, answer in answers)
+            tier = MISS if salt is not None else "exact"
+            rounds.setdefault(name, []).append(
+                cuts([took for took, each in answers if tier_of(each) == tier])
+            )
+            counts[name] = Counter(tier_of(answer) for _, answer in answers)
     return {name: middle(each) | {"answers": dict(counts[name])} for name, each in rounds.items()}
 
 
@@ -587,61 +595,55 @@ def many(db: Path, options: argparse.Namespace) -> dict[str, Any]:
 def threads(db: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Replay sessions in one thread and in many, and compare the answers."""
     from replayer.replayer import Replayer, journal_beside
-    from replayer.session import Miss
 
     def replayer() -> Any:
         opened = Replayer.open(db)
         return Replayer.open(db, journal=journal_beside(opened.store))
 
-    def essence(answer: Any) -> object:
-        if isinstance(answer, Miss):
-            return [near.exchange.id for near in answer.nearest]
-        return answer.tier, answer.exchange and answer.exchange.id, answer.trust, answer.outcome
-
     sessions = asked_again(db, 2 * options.timed)
     figures: dict[str, Any] = {"threads": THREADS, "errors": 0, "different": 0}
-    for name, salted in (("recorded", 0.0), ("a tenth never recorded", 0.1)):
-        # One session in ten asks what was never recorded.
-        salts = [3 if salted and number % 10 == 0 else None for number in range(len(sessions))]
-
-        def one(shared: Any, number: int, salts: list[int | None] = salts) -> list[object]:
-            return [essence(answer) for _, answer in ask_all(shared, [sessions[number]], salts[number])]
-
-        shared, began = replayer(), time.perf_counter()
-        alone = [one(shared, number) for number in range(len(sessions))]
-        alone_s = time.perf_counter() - began
-
-        together: list[object] = [None] * len(sessions)
-        errors: list[BaseException] = []
-        shared = replayer()
-
-        def work(
-            first: int, shared: Any = shared, together: Any = together, errors: Any = errors, one: Any = one
-        ) -> None:
-            try:
-                for number in range(first, len(sessions), THREADS):
-                    together[number] = one(shared, number)
-            except BaseException as error:
-                errors.append(error)
-                raise
-
-        workers = [threading.Thread(target=work, args=(first,)) for first in range(THREADS)]
-        began = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        together_s = time.perf_counter() - began
-        calls = sum(len(each) for each in alone)
+    for name, salted in (("recorded", False), ("one session in ten never recorded", True)):
+        jobs = [(each, 0 if salted and number % 10 == 0 else None) for number, each in enumerate(sessions)]
+        alone, alone_s = run_threads(replayer(), jobs, 1)
+        together, together_s = run_threads(replayer(), jobs, THREADS)
+        calls = sum(map(len, alone))
         figures[name] = {
             "calls": calls,
             "calls_per_s_alone": calls / alone_s,
             "calls_per_s": calls / together_s,
         }
-        figures["errors"] += len(errors)
+        # A thread that fails leaves its sessions empty.
+        figures["errors"] += sum(not each for each in together)
         figures["different"] += sum(a != b for a, b in zip(alone, together, strict=True))
     figures["peak_mb"] = peak_mb()
     return figures
+
+
+def run_threads(
+    replayer: Any, jobs: Sequence[tuple[Asked, int | None]], count: int
+) -> tuple[list[list[object]], float]:
+    """Return what each session was answered, and the seconds that it took all of them."""
+    answers: list[list[object]] = [[] for _ in jobs]
+
+    def work(first: int) -> None:
+        for number in range(first, len(jobs), count):
+            asked, salt = jobs[number]
+            answers[number] = [essence(answer) for _, answer in ask_all(replayer, [asked], salt)]
+
+    workers = [threading.Thread(target=work, args=(first,)) for first in range(count)]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return answers, time.perf_counter() - began
+
+
+def essence(answer: Any) -> object:
+    """Return what two answers are compared by."""
+    if tier_of(answer) == MISS:
+        return MISS, [near.exchange.id for near in answer.nearest]
+    return answer.tier, answer.exchange and answer.exchange.id, answer.trust, answer.outcome
 
 
 STEPS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
@@ -669,18 +671,10 @@ class Bench:
     def step(self, name: str, *also: str) -> dict[str, Any]:
         print(f"{name} {' '.join(also)}".ljust(40), end="\r", file=sys.stderr, flush=True)
         options = self._options
-        argv = [
-            sys.executable,
-            __file__,
-            "--step",
-            name,
-            "--folder",
-            str(self.db.parent),
-            "--seed",
-            options.seed,
-        ]
-        argv += ["--exchanges", options.exchanges, "--tools", options.tools, "--timed", options.timed, *also]
-        ran = subprocess.run(list(map(str, argv)), check=True, stdout=subprocess.PIPE, text=True)
+        settings = {name: getattr(options, name) for name in ("exchanges", "tools", "seed", "timed")}
+        argv = [sys.executable, __file__, "--step", name, "--folder", self.db.parent]
+        argv += [part for option, value in settings.items() for part in (f"--{option}", value)]
+        ran = subprocess.run([*map(str, argv), *also], check=True, stdout=subprocess.PIPE, text=True)
         return dict(json.loads(ran.stdout.splitlines()[-1]))
 
     def recording(self) -> dict[str, Any]:
@@ -699,11 +693,13 @@ class Bench:
         return figures | {"reused": False}
 
     def run(self) -> dict[str, Any]:
+        quick = self._options.quick
+        fractions, openings = (FRACTIONS_QUICK, OPENINGS_QUICK) if quick else (FRACTIONS, OPENINGS)
         figures: dict[str, Any] = {"made": self.recording()}
-        figures["learn"] = [self.step("learn", "--fraction", str(fraction)) for fraction in FRACTIONS]
+        figures["learn"] = [self.step("learn", "--fraction", str(fraction)) for fraction in fractions]
         figures["recording"] = figures["learn"][-1].pop("recording")
-        figures["open"] = middle_of([self.step("open") for _ in range(OPENINGS)])
-        figures["open, cold"] = middle_of([self.step("open", "--cold") for _ in range(OPENINGS)])
+        figures["open"] = middle_of([self.step("open") for _ in range(openings)])
+        figures["open, cold"] = middle_of([self.step("open", "--cold") for _ in range(openings)])
         figures |= self.step("ask") | self.step("limits")
         figures["many"] = self.step("many")
         figures["threads"] = self.step("threads")
@@ -768,7 +764,7 @@ def print_table(figures: dict[str, Any]) -> None:
     print(f" ({row['opened_mb']:.0f} MB when opened), {row['calls'] / row['seconds']:,.0f} calls/s;", end="")
     print(f" the dict: {figures['dict']['peak_mb']:,.0f} MB")
     row = figures["threads"]
-    for name in ("recorded", "a tenth never recorded"):
+    for name in ("recorded", "one session in ten never recorded"):
         print(f"{THREADS} threads, {name}: {row[name]['calls_per_s']:,.0f} calls/s", end="")
         print(f" (one thread {row[name]['calls_per_s_alone']:,.0f})")
     print(f"sessions answered otherwise: {row['different']}, errors: {row['errors']}\n")
@@ -815,7 +811,7 @@ def main() -> None:
     print_table(figures)
     for goal, reached in met.items():
         print(f"{goal}: {'yes' if reached else 'NO'}")
-    settings = {"timed_sessions": options.timed, "rounds": ROUNDS, "openings": OPENINGS}
+    settings = {"timed_sessions": options.timed, "rounds": ROUNDS}
     origin = {"machine": machine(), "commit": commit()}
     line = json.dumps({"bench": "replay", **settings, **figures, "goals": met, **origin})
     if options.json:

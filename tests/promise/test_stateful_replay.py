@@ -340,8 +340,8 @@ def filesystem_world(command: list[str], folder: Path) -> World:
 
     def draw(rng: random.Random, _: int) -> Call:
         one, other = rng.choices(files, (4, 3, 2, 1), k=2)
-        text = rng.choice(["red\n", "blue\n"])
-        edit = {"oldText": text, "newText": "green\n"}
+        text = rng.choice(["red\nink\n", "blue\nink\n"])
+        edit = {"oldText": text, "newText": "green\nink\n"}
         kinds = [
             (4, call("write_file", path=at(one), content=text)),
             (2, call("edit_file", path=at(one), edits=[edit])),
@@ -363,12 +363,12 @@ def filesystem_world(command: list[str], folder: Path) -> World:
         "filesystem",
         {
             "empty": {},
-            "red": {"a.txt": "red\n"},
-            "blue": {"a.txt": "blue\n", "b.txt": "blue\n"},
-            "old": {"old/a.txt": "red\n"},
-            "full": {"a.txt": "blue\n", "b.txt": "red\n", "c.txt": "red\n", "old/a.txt": "blue\n"},
+            "red": {"a.txt": "red\nink\n"},
+            "blue": {"a.txt": "blue\nink\n", "b.txt": "blue\nink\n"},
+            "old": {"old/a.txt": "red\nink\n"},
+            "full": {"a.txt": "blue\nink\n", "b.txt": "red\nink\n", "c.txt": "red\nink\n", "old/a.txt": "blue\nink\n"},
         },
-        {"b.txt": "green\n", "old/a.txt": "green\n"},
+        {"b.txt": "green\nink\n", "old/a.txt": "green\nink\n"},
         lambda start: ([*command, str(root)], {"PATH": _path()}),
         reset,
         draw,
