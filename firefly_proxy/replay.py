@@ -148,7 +148,8 @@ class ReplayServer:
         return {}
 
     def _ask(self, request_id: object, method: str, params: Message, modern: bool) -> Iterator[Message]:
-        answer = self._session.ask(self._name, method, params)
+        made = method in UNRECORDED or method == "tools/list"
+        answer = self._session.ask(self._name, method, params, quiet=made)
         if isinstance(answer, Answer):
             yield from self._answer(request_id, method, params, modern, answer)
         elif method in UNRECORDED:

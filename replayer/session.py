@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,16 @@ class ReplaySession:
         self._servers: dict[str, _Server] = {}
         self._mints = bool(replayer.learned.summary.get("minted"))
 
-    def ask(self, server: str, method: str, params: Mapping[str, Any]) -> Answer | Miss:
+    def ask(
+        self, server: str, method: str, params: Mapping[str, Any], *, quiet: bool = False
+    ) -> Answer | Miss:
         """Answer a request as the recorded server did, or say that it cannot be told.
 
         Secrets in it are replaced as they were when it was recorded, whether or not we know them. A call that
         may change the world counts as made even if it is missed: what comes after it is another state.
+
+        Args:
+            quiet: A miss is no news: it is not journalled, and nobody else is asked.
         """
         redactor, secrets = self._replayer.redactor, self._replayer.secrets
         text = readable_json(params)
@@ -107,9 +112,12 @@ class ReplaySession:
             if hidden != params:
                 plain = json.loads(redactor.redact(readable_json(hidden)))
                 found = self._find(server, method, plain)
-        miss = None if found.answer else self._miss(found, plain)
-        if miss is not None:
-            found.answer = self._elsewhere(found, server, method, params, miss)
+        miss = None
+        if found.answer is None:
+            miss = self._miss(found)
+            if not quiet:
+                self._journal(found, miss)
+                found.answer = self._elsewhere(found, params, miss)
         self._note(found)
         return found.answer or miss or Miss(())
 
@@ -117,7 +125,9 @@ class ReplaySession:
         schema = self._replayer.schema(server, params) if method == "tools/call" else None
         identity = identify(server, method, params, self._chains, schema)
         part = self._servers.get(server) or self._servers.setdefault(server, _Server(World(self._group)))
-        found = _Found(identity, part, self._asked(identity, part), params)
+        # A plain call's values are its own ones, not those that stand for minted ids: as they were learned.
+        values = argument_values(identity.arguments) if identity.tool is not None else []
+        found = _Found(identity, part, self._asked(identity, part, values), values, params)
         if identity.key is None:
             return found
         if told := self._refused(identity, schema):
@@ -152,14 +162,12 @@ class ReplaySession:
         exchange = self._replayer.store.exchange(lesson.exchange_id)
         return Answer(told(lesson, exchange), SCHEMA, verdict.trust, exchange)
 
-    def _asked(self, identity: Identity, part: _Server) -> Asked:
-        key = identity.key if identity.key is not None else 0
-        bound, arguments = key, identity.arguments
+    def _asked(self, identity: Identity, part: _Server, values: Sequence[int]) -> Asked:
+        bound = key = identity.key if identity.key is not None else 0
         if identity.tool is not None and self._mints:
             arguments = part.lineage.bind(identity.arguments)
             if arguments is not identity.arguments:
                 bound = call_key(identity.server, identity.tool, canonical_text(arguments))
-        values = argument_values(arguments) if identity.tool is not None else []
         place = part.world.place(bound, values) if identity.is_call else part.world.place_of_other(bound)
         return Asked(
             identity.server,
@@ -201,9 +209,7 @@ class ReplaySession:
             changes = not failed and self._replayer.learned.changes(
                 identity.server, identity.kind, entry.get("annotations")
             )
-            arguments = part.lineage.bind(identity.arguments) if self._mints else identity.arguments
-            values = argument_values(arguments) if identity.tool is not None else []
-            part.world.note(bound, values, changes=changes)
+            part.world.note(bound, found.values, changes=changes)
             if changes and identity.tool is not None:
                 part.before.append((identity.tool, identity.arguments))
             if outcome is not None and self._replayer.completer is not None and identity.tool is not None:
@@ -218,11 +224,10 @@ class ReplaySession:
         if isinstance(result, dict) and result.get("resultType") == "input_required":
             self._chains.ask_input(identity.key, identity.server, identity.method, found.params, result)
 
-    def _elsewhere(
-        self, found: _Found, server: str, method: str, params: Mapping[str, Any], miss: Miss
-    ) -> Answer | None:
+    def _elsewhere(self, found: _Found, params: Mapping[str, Any], miss: Miss) -> Answer | None:
         """Return the answer to a miss from where the user allows one to come from, if any."""
         replayer, identity = self._replayer, found.identity
+        server, method = identity.server, identity.method
         if replayer.live is not None and (outcome := replayer.live.ask(server, method, params)):
             return Answer(outcome, LIVE, None, None)
         if replayer.completer is None or identity.tool is None:
@@ -247,34 +252,38 @@ class ReplaySession:
         result = {"content": [{"type": "text", "text": made_up.text}], "isError": made_up.is_error}
         return Answer(ToolResult(result=result), SIMULATED, None, None)
 
-    def _miss(self, found: _Found, params: Mapping[str, Any]) -> Miss:
-        replayer, asked, identity = self._replayer, found.asked, found.identity
-        close = tuple(nearest(replayer.store, replayer.learned, asked))
-        if replayer.journal is not None:
-            replayer.journal.miss(
+    def _miss(self, found: _Found) -> Miss:
+        close = nearest(self._replayer.store, self._replayer.learned, found.asked)
+        return Miss(tuple(tier.name for tier in self._replayer.tiers), tuple(close), found.rejected)
+
+    def _journal(self, found: _Found, miss: Miss) -> None:
+        identity, asked, journal = found.identity, found.asked, self._replayer.journal
+        if journal is not None:
+            journal.miss(
                 server=identity.server,
                 method=identity.method,
                 key=asked.key,
                 name=identity.tool,
-                params={name: value for name, value in params.items() if name != "_meta"},
+                params={name: value for name, value in found.params.items() if name != "_meta"},
                 group=self._group_name,
                 state=asked.place.prefix,
-                before=found.before,
-                nearest=[near.as_json() for near in close],
+                before=found.part.before,
+                nearest=[near.as_json() for near in miss.nearest],
             )
-        return Miss(tuple(tier.name for tier in replayer.tiers), close, found.rejected)
 
 
+@dataclass(slots=True)
 class _Found:
     """What came of looking for an answer."""
 
-    __slots__ = ("answer", "asked", "before", "identity", "params", "part", "rejected")
-
-    def __init__(self, identity: Identity, part: _Server, asked: Asked, params: Mapping[str, Any]) -> None:
-        self.identity, self.part, self.asked, self.params = identity, part, asked, params
-        self.before = list(part.before)
-        self.answer: Answer | None = None
-        self.rejected: Rejected | None = None
+    identity: Identity
+    part: _Server
+    asked: Asked
+    values: Sequence[int]
+    params: Mapping[str, Any]
+    """As they are compared: secrets replaced."""
+    answer: Answer | None = None
+    rejected: Rejected | None = None
 
 
 def _rebound(outcome: Outcome, recorded: Mapping[str, str], lineage: Lineage) -> Outcome | None:

@@ -5,8 +5,8 @@
 Makes a recording (the same one for the same parameters; one that is already in the folder is taken again) and
 measures each step in a process of its own. Beside them stand two limits, in the same run and for the same
 calls: a dict in memory and one indexed SELECT, both from a call to the text of its reply, nothing parsed.
-Figures are medians over rounds; files are in the page cache unless it says cold. Prints a table, then one JSON
-line.
+Figures are medians over rounds; files are in the page cache unless it says cold. Prints a table, then one
+JSON line.
 """
 
 import argparse

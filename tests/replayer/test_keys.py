@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recorder.importer import import_files, import_sessions
 from recorder.store import Store
 from recorder.writer import RecordingWriter
 from replayer.learn import learn
+from replayer.mask import output_text
 from replayer.replayer import Replayer
 from replayer.session import Answer
 
@@ -39,21 +41,37 @@ SCHEMA: Json = {
 }
 
 
-def record(db: Path, arguments: Json, tool: str = "t", server: str = "s") -> None:
-    call = {"server": server, "tool": tool, "arguments": arguments, "output": "yes", "is_error": False}
-    entry = db.with_suffix(".tools")
-    entry.write_text(json.dumps({"server": server, "name": "t", "inputSchema": SCHEMA}))
-    import_sessions(db, [{"session_id": "a", "group": "g", "calls": [call]}])
-    import_files(db, [], tools=[entry])
+def replayer_of(folder: Path, recorded: Mapping[str, Json], listed: bool = True) -> Replayer:
+    """Record one call of `t` each, and open the recording.
 
-
-def replays(db: Path, arguments: Json, tool: str = "t", server: str = "s") -> bool:
-    """Whether a call is answered from the recording, by the exact tier."""
+    Args:
+        recorded: Server → arguments.
+    """
+    db, entries = folder / "world.db", folder / "tools.jsonl"
+    sessions = [
+        {
+            "session_id": server,
+            "group": "g",
+            "calls": [{"server": server, "tool": "t", "arguments": arguments, "output": server}],
+        }
+        for server, arguments in recorded.items()
+    ]
+    assert import_sessions(db, sessions).problems == []
+    if listed:
+        lines = [json.dumps({"server": server, "name": "t", "inputSchema": SCHEMA}) for server in recorded]
+        entries.write_text("\n".join(lines))
+        assert import_files(db, [], tools=[entries]).problems == []
     store = Store(db)
-    params = {"name": tool, "arguments": arguments}
-    answer = Replayer(store, learn(store)).session("g").ask(server, "tools/call", params)
-    assert not isinstance(answer, Answer) or (answer.tier, answer.score) == ("exact", 1.0)
-    return isinstance(answer, Answer)
+    return Replayer(store, learn(store))
+
+
+def replays(replayer: Replayer, server: str, arguments: Json, tool: str = "t") -> bool:
+    """Whether a call is answered as an equal one."""
+    answer = replayer.session("g").ask(server, "tools/call", {"name": tool, "arguments": arguments})
+    if not isinstance(answer, Answer):
+        return False
+    assert (answer.tier, answer.score, output_text(answer.outcome)) == ("exact", 1.0, server)
+    return True
 
 
 SAME: dict[str, tuple[Json, Json]] = {
@@ -80,14 +98,6 @@ SAME: dict[str, tuple[Json, Json]] = {
     "composed letters": ({"city": "K\u00f6ln"}, {"city": "Ko\u0308ln"}),
     "composed letters in a name": ({"x": {"stra\u00dfe\u0301": 1, "o\u0308": 1}}, {"x": {"stra\u00dfe\u0301": 1, "\u00f6": 1}}),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(("one", "other"), SAME.values(), ids=list(SAME))
-def test_what_may_differ_in_the_same_call(tmp_path: Path, one: Json, other: Json) -> None:
-    for recorded, asked in ((one, other), (other, one)):
-        db = tmp_path / f"{recorded is one}.db"
-        record(db, recorded)
-        assert replays(db, asked)
 
 
 DIFFERENT: dict[str, tuple[Json, Json]] = {
@@ -119,27 +129,42 @@ DIFFERENT: dict[str, tuple[Json, Json]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=list(DIFFERENT))
-def test_what_makes_it_another_call(tmp_path: Path, one: Json, other: Json) -> None:
-    for recorded, asked in ((one, other), (other, one)):
-        db = tmp_path / f"{recorded is one}.db"
-        record(db, recorded)
-        assert replays(db, recorded)
-        assert not replays(db, asked)
+@pytest.fixture(scope="module")
+def replayer(tmp_path_factory: pytest.TempPathFactory) -> Replayer:
+    """A recording of both calls of every pair, each on a server of its own."""
+    recorded = {}
+    for name, (one, other) in (SAME | DIFFERENT).items():
+        recorded |= {f"{name}, one": one, f"{name}, other": other}
+    return replayer_of(tmp_path_factory.mktemp("keys"), recorded)
 
 
-def test_defaults_are_those_of_the_tool_itself(tmp_path: Path) -> None:
-    record(tmp_path / "world.db", {"city": "x"}, tool="never_listed")
-    assert replays(tmp_path / "world.db", {"city": "x"}, tool="never_listed")
-    assert not replays(tmp_path / "world.db", {"city": "x", "days": 1}, tool="never_listed")
+@pytest.mark.parametrize("name", SAME)
+def test_what_may_differ_in_the_same_call(replayer: Replayer, name: str) -> None:
+    one, other = SAME[name]
+    assert replays(replayer, f"{name}, one", other)
+    assert replays(replayer, f"{name}, other", one)
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_what_makes_it_another_call(replayer: Replayer, name: str) -> None:
+    one, other = DIFFERENT[name]
+    assert replays(replayer, f"{name}, one", one)
+    assert replays(replayer, f"{name}, other", other)
+    assert not replays(replayer, f"{name}, one", other)
+    assert not replays(replayer, f"{name}, other", one)
+
+
+def test_a_tool_that_was_never_listed_has_no_defaults(tmp_path: Path) -> None:
+    replayer = replayer_of(tmp_path, {"s": {"city": "x"}}, listed=False)
+    assert replays(replayer, "s", {"city": "x", "days": None})
+    assert not replays(replayer, "s", {"city": "x", "days": 1})
 
 
 def test_tool_and_server_are_part_of_the_call(tmp_path: Path) -> None:
-    db = tmp_path / "world.db"
-    record(db, {"city": "x"})
-    assert not replays(db, {"city": "x"}, tool="T")
-    assert not replays(db, {"city": "x"}, server="other")
-    assert replays(db, {"city": "x"})
+    replayer = replayer_of(tmp_path, {"s": {"city": "x"}, "other": {"city": "y"}})
+    assert replays(replayer, "s", {"city": "x"})
+    assert not replays(replayer, "s", {"city": "x"}, tool="T")
+    assert not replays(replayer, "other", {"city": "x"})
 
 
 # Requests that are no plain call
