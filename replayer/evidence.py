@@ -15,6 +15,7 @@ class Row(NamedTuple):
     exchange: int
     conversation: int
     group: int
+    world: int
     prefix: int
     related: int
     history: int
@@ -27,23 +28,28 @@ class Row(NamedTuple):
 LEVELS = (
     "same history",
     "same state",
+    "same server history",
+    "same server state",
     "same related",
     "earlier state",
     "like history",
     "like state",
+    "like server history",
+    "like server state",
     "like related",
     "same group",
     "any",
 )
 """How near a recording stands to the call, nearest first.
 
-`same`: of the call's own group. `like`: of another group, or the call's is unknown. `history`: all calls
-before it are equal. `state`: the world-changing ones are. `related`: those that share an argument value are.
+`same`: of the call's own group. `like`: of another group, or the call's is unknown. `state`: the world-
+changing calls before it are equal, to whichever server. `history`: so are all calls to its server. `server`:
+only calls to its own server are looked at. `related`: the world-changing ones that share an argument value are equal.
 `earlier state`: as before one of the conversation's last world-changing calls.
 """
 
 SAME_STATE = frozenset({"same history", "same state"})
-OWN_GROUP = frozenset({*SAME_STATE, "same related", "earlier state", "same group"})
+OWN_GROUP = frozenset(level for level in LEVELS if level.startswith(("same", "earlier")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candi
         return None
     if len(rows) == 1:
         row = rows[0]
-        return Candidate(row[0], row[1], row[6], row[7], tier, LEVELS[_level(row, place, known)], 1, 0, 0)
+        return Candidate(row[0], row[1], row[7], row[8], tier, LEVELS[_level(row, place, known)], 1, 0, 0)
     levels = [_level(row, place, known) for row in rows]
     best = min(levels)
     nearest = [row for row, level in zip(rows, levels, strict=True) if level == best]
@@ -104,17 +110,19 @@ def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candi
 
 
 def _level(row: Row, place: Place, known: bool) -> int:
-    _, _, group, prefix, related, history, _, _ = row
+    _, _, group, world, prefix, related, history, _, _ = row
     same = known and group == place.group
-    if history == place.history:
-        return 0 if same else 4
-    if prefix == place.prefix:
-        return 1 if same else 5
-    if same:
-        if related == place.related:
-            return 2
-        return 3 if prefix in place.earlier else 7
-    return 6 if related == place.related else 8
+    if world == place.world:
+        level = 0 if history == place.history else 1
+    elif history == place.history:
+        level = 2
+    elif prefix == place.prefix:
+        level = 3
+    elif same:
+        return 4 if related == place.related else 5 if prefix in place.earlier else 11
+    else:
+        return 10 if related == place.related else 12
+    return level if same else level + 6
 
 
 def _votes(rows: list[Row], known: bool) -> dict[int, int]:

@@ -13,6 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from replayer.request import Identity, identify
 from replayer.schema_tier import lesson_candidate
 from replayer.semantic import SemanticTier, embedded_text
 from replayer.sensitivity import learn_facts, reply_text, without_volatile
-from replayer.state import MOST_EARLIER, START, Place, World, argument_values, group_id
+from replayer.state import MOST_EARLIER, START, Place, Shared, World, argument_values, group_id
 from replayer.tier import Asked, Keep
 from replayer.trust import Calibration, Comparison, calibrate, cells_of
 from replayer.violations import Checker
@@ -97,6 +98,7 @@ class _Columns:
     bound: array[int] = field(default_factory=_integers)
     """The key itself where no minted id is named."""
     output: array[int] = field(default_factory=_integers)
+    world: array[int] = field(default_factory=_integers)
     prefix: array[int] = field(default_factory=_integers)
     related: array[int] = field(default_factory=_integers)
     history: array[int] = field(default_factory=_integers)
@@ -337,24 +339,38 @@ class _Pass:
 
     def _place(self) -> None:
         """Say of each request where it stood."""
-        for done, part in enumerate(self._parts):
+        columns = self._columns
+        for column in (columns.world, columns.prefix, columns.related, columns.history):
+            column.frombytes(bytes(8 * len(columns.exchange)))
+        done = 0
+        for _, session in groupby(self._parts, key=lambda part: part.conversation.session_id):
+            parts, shared = list(session), Shared()
             self._progress("placing", done, len(self._parts))
-            columns, world = self._columns, World(part.group)
-            if part.mints:
-                self._bind(part)
-            for row in range(part.start, part.end):
-                flags, key = columns.flags[row], columns.bound[row]
-                if flags & _IS_CALL:
-                    values = columns.values_of(row)
-                    place = world.place(key, values)
-                    changes = self._kinds[columns.kind[row]].changes and not flags & _FAILED
-                    world.note(key, values, changes=changes)
-                else:
-                    place = world.place_of_other(key)
-                    world.note_other(key)
-                columns.prefix.append(place.prefix)
-                columns.related.append(place.related)
-                columns.history.append(place.history)
+            done += len(parts)
+            worlds: list[tuple[int, World]] = []
+            for part in parts:
+                if part.mints:
+                    self._bind(part)
+                world = World(part.group, shared)
+                worlds += [(row, world) for row in range(part.start, part.end)]
+            if len(parts) > 1:
+                worlds.sort(key=lambda item: columns.exchange[item[0]])
+            for row, world in worlds:
+                self._place_one(row, world)
+
+    def _place_one(self, row: int, world: World) -> None:
+        columns = self._columns
+        flags, key = columns.flags[row], columns.bound[row]
+        if flags & _IS_CALL:
+            values = columns.values_of(row)
+            place = world.place(key, values)
+            changes = self._kinds[columns.kind[row]].changes and not flags & _FAILED
+            world.note(key, values, changes=changes)
+        else:
+            place = world.place_of_other(key)
+            world.note_other(key)
+        columns.world[row], columns.prefix[row] = place.world, place.prefix
+        columns.related[row], columns.history[row] = place.related, place.history
 
     def _bind(self, part: _Part) -> None:
         """Read a conversation again for ids it made up, now that it is known which calls change the world."""
@@ -405,6 +421,7 @@ class _Pass:
                         columns.exchange[row],
                         conversation[row],
                         group[row],
+                        columns.world[row],
                         columns.prefix[row],
                         columns.related[row],
                         columns.history[row],
@@ -416,7 +433,7 @@ class _Pass:
                     )
                 start = end
 
-        self._connection.executemany(f"INSERT INTO call VALUES ({', '.join('?' * 12)})", rows())
+        self._connection.executemany(f"INSERT INTO call VALUES ({', '.join('?' * 13)})", rows())
         for index in (*INDEXES, "CREATE INDEX call_by_tool ON call (tool)"):
             self._connection.execute(index)
 
@@ -512,6 +529,7 @@ class _Pass:
                 kind, key = self._kinds[columns.kind[row]], columns.key[row]
                 place = Place(
                     part.group,
+                    columns.world[row],
                     prefixes[-1],
                     tuple(prefixes[-2 : -2 - MOST_EARLIER : -1]),
                     columns.related[row],

@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 1
+VERSION = 2
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -64,6 +64,7 @@ TABLES = {
         exchange INTEGER NOT NULL,
         conversation INTEGER NOT NULL,
         group_number INTEGER NOT NULL,
+        world INTEGER NOT NULL,
         prefix INTEGER NOT NULL,
         related INTEGER NOT NULL,
         history INTEGER NOT NULL,
@@ -102,6 +103,7 @@ TABLES = {
 INDEXES = (
     "CREATE INDEX call_by_bound ON call (bound) WHERE bound IS NOT NULL",
     "CREATE INDEX busy_by_history ON call (key, history) WHERE busy",
+    "CREATE INDEX busy_by_world ON call (key, world) WHERE busy",
     "CREATE INDEX busy_by_prefix ON call (key, prefix) WHERE busy",
     "CREATE INDEX busy_by_related ON call (key, related) WHERE busy",
     "CREATE INDEX conversation_by_group ON conversation (group_number)",
@@ -110,7 +112,7 @@ INDEXES = (
 BUSY = 64
 """Rows of one key that are weighed at once; of a busier key, as many of each kind as stand near the call."""
 
-ROW = "exchange, conversation, group_number, prefix, related, history, output, loose"
+ROW = "exchange, conversation, group_number, world, prefix, related, history, output, loose"
 
 
 class NotLearned(FireflyError):
@@ -233,6 +235,7 @@ class Learned:
         found = dict.fromkeys(few[:BUSY])
         for column, values in (
             ("history", (place.history,)),
+            ("world", (place.world,)),
             ("prefix", (place.prefix, *place.earlier)),
             ("related", (place.related,)),
         ):

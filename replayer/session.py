@@ -21,7 +21,7 @@ from replayer.nearest import Near, nearest
 from replayer.request import Identity, identify
 from replayer.schema_tier import SCHEMA, told
 from replayer.simulated import simulate
-from replayer.state import World, argument_values
+from replayer.state import Shared, World, argument_values
 from replayer.tier import Asked
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class ReplaySession:
         self._group_name = group_name
         self._chains = Chains()
         self._servers: dict[str, _Server] = {}
+        self._shared = Shared()
         self._mints = bool(replayer.learned.summary.get("minted"))
 
     def ask(
@@ -124,7 +125,9 @@ class ReplaySession:
     def _find(self, server: str, method: str, params: Mapping[str, Any]) -> _Found:
         schema = self._replayer.schema(server, params) if method == "tools/call" else None
         identity = identify(server, method, params, self._chains, schema)
-        part = self._servers.get(server) or self._servers.setdefault(server, _Server(World(self._group)))
+        part = self._servers.get(server)
+        if part is None:
+            part = self._servers[server] = _Server(World(self._group, self._shared))
         # A plain call's values are its own ones, not those that stand for minted ids: as they were learned.
         values = argument_values(identity.arguments) if identity.tool is not None else []
         found = _Found(identity, part, self._asked(identity, part, values), values, params)

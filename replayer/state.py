@@ -24,8 +24,10 @@ class Place:
 
     group: int
     """The task and start state; `UNKNOWN` where nobody said."""
+    world: int
+    """Of the world-changing calls before it to whichever server, in order. With the group this is the state."""
     prefix: int
-    """Of the world-changing calls before it, in order. With the group this is the state."""
+    """Of those to the same server: one replayed alone knows of no others."""
     earlier: tuple[int, ...]
     """Prefixes before the last world-changing calls, latest first; at most `MOST_EARLIER`."""
     related: int
@@ -44,14 +46,23 @@ def group_id(group: str | None) -> int:
 
 
 @dataclass(slots=True)
+class Shared:
+    """What a conversation's parts with several servers have in common."""
+
+    world: int = START
+
+
+@dataclass(slots=True)
 class World:
     """One conversation's state with one server.
 
     Args:
         group: As `group_id` numbers it.
+        shared: With the other servers' parts of the conversation.
     """
 
     group: int
+    shared: Shared = field(default_factory=Shared)
     _prefixes: list[int] = field(default_factory=lambda: [START])
     _history: int = START
     _asked: dict[int, int] = field(default_factory=dict)
@@ -73,6 +84,7 @@ class World:
             related = prefixes[-1]
         return Place(
             self.group,
+            self.shared.world,
             prefixes[-1],
             tuple(prefixes[-2 : -2 - MOST_EARLIER : -1]),
             related,
@@ -83,12 +95,14 @@ class World:
         """Return where a request stands that is no tool call; equal ones are told apart by their number."""
         prefixes, turn = self._prefixes, self._asked.get(key, 0)
         earlier = tuple(prefixes[-2 : -2 - MOST_EARLIER : -1])
-        return Place(self.group, prefixes[-1], earlier, START, chain64(self._history, key, turn))
+        history = chain64(self._history, key, turn)
+        return Place(self.group, self.shared.world, prefixes[-1], earlier, START, history)
 
     def note(self, key: int, values: Sequence[int], *, changes: bool) -> None:
         """Move on: a tool call was made, and it changed the world or did not."""
         self._history = chain64(self._history, key)
         if changes:
+            self.shared.world = chain64(self.shared.world, key)
             self._prefixes.append(chain64(self._prefixes[-1], key))
             for value in values:
                 self._writers.setdefault(value, []).append(len(self._writes))

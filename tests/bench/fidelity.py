@@ -2,10 +2,10 @@
 
     python tests/bench/fidelity.py --corpora DIR [--json FILE]
 
-DIR holds sessions as `firefly-proxy import` reads them, one recording a file (`*.jsonl`, `*.jsonl.gz`). Each is
-imported and measured by every split that exists for it: `leave-run` holds out one session, drawn by a hash, of
-each group that has several; `leave-last-run` the last one of each, in the order of the file; `task` all sessions
-of 30 % of the groups; `random` 30 % of the sessions.
+DIR holds sessions as `firefly-proxy import` reads them, one recording a file (`*.jsonl`, `*.jsonl.gz`). Each
+is imported and measured by every split that exists for it: `leave-run` holds out one session, drawn by a
+hash, of each group that has several; `leave-last-run` the last one of each, in the order of the file; `task`
+all sessions of 30 % of the groups; `random` 30 % of the sessions.
 
 The rule answers where at least k recordings stand in the same state and are unanimous, for the k from 1 to 4
 that covers most at no more than 2 % wrong. Prints a table, then one JSON line.
@@ -56,7 +56,7 @@ class Watching(ExactTier):
         ExactTier.__init__(self, self.learned)
 
     def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
-        rows = [row for row in self.learned.rows(asked.key, asked.place) if row.prefix == asked.place.prefix]
+        rows = [row for row in self.learned.rows(asked.key, asked.place) if row.world == asked.place.world]
         if asked.known:
             rows = [row for row in rows if row.group == asked.place.group]
         if len({row.output for row in rows}) == 1:

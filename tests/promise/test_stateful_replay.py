@@ -118,7 +118,7 @@ class World:
 
     @property
     def apart(self) -> list[Sequence[Call]]:
-        """What a rollout does one after the other, recorded in a session each: a read, and a write with a read."""
+        """Sessions of their own for what a rollout does in one: a read, and a write with a read after it."""
         return [[self.read], [self.write, self.read], *self.pieces]
 
     def begin(self, start: Start) -> RealServer:
@@ -143,7 +143,7 @@ def walk(world: World, rng: random.Random) -> list[Call]:
 
 
 class Ids:
-    """The ids that a server made in one session, in the order of the creations; `None` for one that failed."""
+    """The ids that a server made in one session, a creation each; `None` for one that failed."""
 
     def __init__(self) -> None:
         self.made: list[Any] = []
@@ -172,7 +172,7 @@ class Ids:
             self.made.append(None if result is None else _id_of(result))
 
     def named(self, result: Result) -> str:
-        """Return a result as it is compared: random ids by their creation, then what the fixed mask leaves."""
+        """Return a result as it is compared: random ids by their creation, the rest as the mask leaves it."""
         text = canonical_json({name: value for name, value in result.items() if name != "_meta"})
         for number, made in enumerate(self.made):
             if isinstance(made, str):

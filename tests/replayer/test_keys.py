@@ -82,7 +82,10 @@ SAME: dict[str, tuple[Json, Json]] = {
     "a number's spelling": ({"days": 1000, "x": [0, {"y": 7}]}, {"days": 1e3, "x": [-0.0, {"y": 7.0}]}),
     "a large whole number": ({"x": 10**22}, {"x": 1e22}),
     "members that are null": ({"city": "x"}, {"city": "x", "days": None, "unknown": None}),
-    "nested members that are null": ({"x": {"y": [{"z": 1}]}}, {"x": {"w": None, "y": [{"z": 1, "v": None}]}}),
+    "nested members that are null": (
+        {"x": {"y": [{"z": 1}]}},
+        {"x": {"w": None, "y": [{"z": 1, "v": None}]}},
+    ),
     "a default": ({"city": "x"}, {"city": "x", "days": 1}),
     "a default, otherwise spelled": ({"city": "x"}, {"city": "x", "days": 1.0}),
     "a text default, otherwise composed": ({}, {"units": "K\u00f6ln"}),
@@ -96,7 +99,7 @@ SAME: dict[str, tuple[Json, Json]] = {
         {"options": {"wind": False, "deep": {"level": 3, "z": 1}}},
     ),
     "composed letters": ({"city": "K\u00f6ln"}, {"city": "Ko\u0308ln"}),
-    "composed letters in a name": ({"x": {"stra\u00dfe\u0301": 1, "o\u0308": 1}}, {"x": {"stra\u00dfe\u0301": 1, "\u00f6": 1}}),
+    "composed letters in a name": ({"x": {"o\u0308": 1}}, {"x": {"\u00f6": 1}}),
 }  # fmt: skip
 
 
@@ -122,7 +125,7 @@ DIFFERENT: dict[str, tuple[Json, Json]] = {
     "true where the default is 1": ({"city": "x"}, {"city": "x", "days": True}),
     "1 where the default is true": ({"city": "x"}, {"city": "x", "strict": 1}),
     "true in a list where the default holds 1": ({"city": "x"}, {"city": "x", "flags": [True]}),
-    "true in an object where the default holds 1": ({"city": "x"}, {"city": "x", "place": {"x": True, "y": 2}}),
+    "true in an object where the default holds 1": ({}, {"place": {"x": True, "y": 2}}),
     "a nested value at the outer default": ({"options": {}}, {"options": {"days": 1}}),
     "a text that says a default": ({}, {"days": "1"}),
     "a name's case": ({"city": "x"}, {"City": "x"}),

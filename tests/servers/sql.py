@@ -10,7 +10,7 @@ Each call is one transaction.
 | `list_tables()` | true | lists the tables, sorted |
 | `describe_table(table)` | true | tells a table's columns |
 | `query(sql)` | true | runs one statement and returns its rows; with `--plain`, one that writes, too |
-| `execute(sql)` | false | runs one statement; returns how many rows it changed and the id that it made, if any |
+| `execute(sql)` | false | runs one statement; returns how many rows it changed, and the id it made if any |
 | `insert_row(table, values)` | false | adds a row and returns the id that the table counted for it |
 | `get_row(table, id)` | true | returns a row; an error if there is none |
 | `delete_row(table, id)` | false | deletes a row; an error if there is none |
@@ -69,7 +69,7 @@ def run(connection: sqlite3.Connection, tool: str, arguments: dict[str, Any]) ->
     match tool:
         case "list_tables":
             rows = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1"
             )
             return [name for (name,) in rows]
         case "describe_table":
