@@ -13,7 +13,7 @@ READING = frozenset(
     """
     get list read search find fetch query show describe check count view look lookup calculate
     compute estimate convert validate verify inspect browse preview compare diff status is has think
-    retrieve select explain with pragma head options ls cat grep egrep rg pwd tail wc stat file
+    retrieve select explain with head options ls cat grep egrep rg pwd tail wc stat file
     which echo du tree sort display info summarize analyze detect resolve
     """.split()  # noqa: SIM905 - forty quotes hide the words
 )
@@ -38,20 +38,48 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _FIRST_WORD = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*([A-Za-z]+)", re.DOTALL)
 
 
+SWEEPING = frozenset(
+    """
+    list search find query grep count filter all tree ls scan browse history recent stats summary
+    """.split()  # noqa: SIM905 - forty quotes hide the words
+)
+"""Words in the names of tools that look at more than their arguments name."""
+
+_CHANGE_WITHIN = re.compile(
+    r"\b(insert|update|delete|merge|replace|create|drop|alter|truncate|rm|mv|cp|touch|mkdir|tee|chmod)\b",
+    re.IGNORECASE,
+)
+
+
 def kind_of(tool: str, arguments: Mapping[str, Any]) -> str:
     """Return what kind of call this is: its tool, and for an open-ended one the first word that it is to run.
 
-    `execute_sql` with `{"sql": "SELECT …"}` is of the kind `execute_sql SELECT`.
+    `execute_sql` with `{"sql": "SELECT …"}` is of the kind `execute_sql SELECT`. Where the first word reads
+    and another one changes (`WITH … INSERT`, `ls; rm`), that one counts.
     """
-    if not OPEN_ENDED & _words(tool):
+    if not OPEN_ENDED & words_of(tool):
         return tool
     for value in arguments.values():
-        if isinstance(value, str) and len(value.split(None, 2)) > 1 and (word := _FIRST_WORD.match(value)):
-            return f"{tool} {word[1][:20].upper()}"
+        if isinstance(value, str) and len(value.split(None, 2)) > 1 and (found := _FIRST_WORD.match(value)):
+            word = found[1]
+            if word.lower() not in CHANGING and (change := _CHANGE_WITHIN.search(value)):
+                word = change[1]
+            return f"{tool} {word[:20].upper()}"
     return tool
 
 
-def _words(name: str) -> set[str]:
+def names_all_it_touches(tool: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call concerns only what its arguments name, so that calls that name none of it do not matter.
+
+    Not where a tool runs what it is given, looks through everything, or is given a pattern.
+    """
+    if (OPEN_ENDED | SWEEPING) & words_of(tool):
+        return False
+    return not any(isinstance(value, str) and "*" in value for value in arguments.values())
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words that a name is put together from, in small letters."""
     words = _NAME_WORDS.get(name)
     if words is None:
         words = _NAME_WORDS[name] = {word.lower() for word in _WORD.findall(name)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from replayer.state import Place
+from replayer.state import START, Place
 
 
 class Row(NamedTuple):
@@ -44,11 +44,12 @@ LEVELS = (
 
 `same`: of the call's own group. `like`: of another group, or the call's is unknown. `state`: the world-
 changing calls before it are equal, to whichever server. `history`: so are all calls to its server. `server`:
-only calls to its own server are looked at. `related`: the world-changing ones that share an argument value are equal.
-`earlier state`: as before one of the conversation's last world-changing calls.
+only calls to its own server are looked at. `related`: those world-changing ones are equal that name something
+it names. `earlier state`: as before one of the conversation's last world-changing calls.
 """
 
 SAME_STATE = frozenset({"same history", "same state"})
+UNRELATED = frozenset({"earlier state", "same group", "any"})
 OWN_GROUP = frozenset(level for level in LEVELS if level.startswith(("same", "earlier")))
 
 
@@ -69,6 +70,8 @@ class Candidate:
     """0: no recording of this level says otherwise, 1: less than a quarter do, 2: more."""
     wide: int
     """The same over all recordings of the call, of whatever level."""
+    stale: bool = False
+    """Whether the conversation has made related world-changing calls that the recorded one had not."""
     score: float = 1.0
     """How alike the recorded call is, in [0, 1]; scores of different tiers do not compare."""
 
@@ -85,7 +88,9 @@ def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candi
         return None
     if len(rows) == 1:
         row = rows[0]
-        return Candidate(row[0], row[1], row[7], row[8], tier, LEVELS[_level(row, place, known)], 1, 0, 0)
+        level = LEVELS[_level(row, place, known)]
+        stale = level in UNRELATED and place.related != START
+        return Candidate(row[0], row[1], row[7], row[8], tier, level, 1, 0, 0, stale)
     levels = [_level(row, place, known) for row in rows]
     best = min(levels)
     nearest = [row for row, level in zip(rows, levels, strict=True) if level == best]
@@ -106,6 +111,7 @@ def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candi
         min(votes[loose], 3),
         _conflict(votes, loose),
         _conflict(all_votes, loose),
+        LEVELS[best] in UNRELATED and place.related != START,
     )
 
 
@@ -118,10 +124,12 @@ def _level(row: Row, place: Place, known: bool) -> int:
         level = 2
     elif prefix == place.prefix:
         level = 3
+    elif related == place.related:
+        level = 4
     elif same:
-        return 4 if related == place.related else 5 if prefix in place.earlier else 11
+        return 5 if prefix in place.earlier else 11
     else:
-        return 10 if related == place.related else 12
+        return 12
     return level if same else level + 6
 
 

@@ -34,11 +34,14 @@ class Judge:
         if calibration is None:
             # Nothing could be learned: the same call is served for what it is, anything else is a guess. An
             # error for a violated schema is the server's own words for the same mistake.
-            served = candidate.tier.startswith("exact") or candidate.tier == "schema" or self.min_trust == 0
-            return Verdict(None, served)
+            served = candidate.tier.startswith("exact") or candidate.tier == "schema"
+            return Verdict(None, served or self.min_trust == 0)
         trust = calibration.rates.trust(server, kind, cells_of(candidate))
         if candidate.tier == "nearest":
             return Verdict(trust, self.min_trust == 0)
+        if candidate.stale:
+            # A conversation reads what it wrote, however seldom that makes a difference.
+            return Verdict(trust, self.min_trust is not None and trust >= self.min_trust)
         threshold = calibration.threshold if self.min_trust is None else self.min_trust
         return Verdict(trust, threshold is not None and trust >= threshold)
 

@@ -50,13 +50,16 @@ from replayer.request import Identity, identify
 from replayer.schema_tier import lesson_candidate
 from replayer.semantic import SemanticTier, embedded_text
 from replayer.sensitivity import learn_facts, reply_text, without_volatile
-from replayer.state import MOST_EARLIER, START, Place, Shared, World, argument_values, group_id
+from replayer.state import MOST_EARLIER, START, Place, Shared, World, group_id, names_in
 from replayer.tier import Asked, Keep
-from replayer.trust import Calibration, Comparison, calibrate, cells_of
+from replayer.trust import MIN_COMPARISONS, Calibration, Comparison, calibrate, cells_of
 from replayer.violations import Checker
 
 MOST_COMPARISONS = 200_000
 """Recorded calls that are answered from the others to learn trust; of more, a sample spread evenly."""
+
+EVERYWHERE = 0.8
+"""Share of the calls to a server that name something before it tells nothing."""
 
 MOST_NEAREST = 40
 """Calls of one tool whose nearest neighbour is compared: the search is the slowest of all, and it never
@@ -105,8 +108,10 @@ class _Columns:
     tool: array[int] = field(default_factory=_integers)
     kind: array[int] = field(default_factory=lambda: array("l"))
     flags: array[int] = field(default_factory=lambda: array("b"))
-    values: array[int] = field(default_factory=_integers)
+    values: array[int] = field(default_factory=lambda: array("I"))
     values_end: array[int] = field(default_factory=_integers)
+    told: dict[int, array[int]] = field(default_factory=dict)
+    """Row of a call that may change the world → what its answer names."""
 
     def values_of(self, row: int) -> array[int]:
         return self.values[self.values_end[row - 1] if row else 0 : self.values_end[row]]
@@ -180,6 +185,7 @@ class _Pass:
         self._lessons: dict[str, ErrorLessons] = {}
         self._lesson_comparisons: list[Comparison] = []
         self._minted = 0
+        self._everywhere: dict[str, frozenset[int]] = {}
         self._seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -226,9 +232,10 @@ class _Pass:
                     column.append(value)
                 if plain:
                     self._note_violations(part, identity, answered, text)
-                    columns.values.extend(argument_values(identity.arguments))
-                    if not failed and not part.mints and self._kinds[kind].changes:
-                        part.mints = may_mint(text)
+                    columns.values.extend(identity.values(frozenset()))
+                    if not failed and self._kinds[kind].changes:
+                        part.mints = part.mints or may_mint(text)
+                        columns.told[len(columns.values_end)] = array("I", names_in(text))
                 columns.values_end.append(len(columns.values))
                 distinct.append((tool, identity.key, answered.exchange_id, identity.text))
             self._connection.executemany("INSERT OR IGNORE INTO distinct_call VALUES (?, ?, ?, ?)", distinct)
@@ -342,30 +349,47 @@ class _Pass:
         columns = self._columns
         for column in (columns.world, columns.prefix, columns.related, columns.history):
             column.frombytes(bytes(8 * len(columns.exchange)))
+        self._everywhere = self._named_everywhere()
         done = 0
         for _, session in groupby(self._parts, key=lambda part: part.conversation.session_id):
             parts, shared = list(session), Shared()
             self._progress("placing", done, len(self._parts))
             done += len(parts)
-            worlds: list[tuple[int, World]] = []
+            worlds: list[tuple[int, World, frozenset[int]]] = []
             for part in parts:
                 if part.mints:
                     self._bind(part)
                 world = World(part.group, shared)
-                worlds += [(row, world) for row in range(part.start, part.end)]
+                everywhere = self._everywhere.get(part.conversation.server, frozenset())
+                worlds += [(row, world, everywhere) for row in range(part.start, part.end)]
             if len(parts) > 1:
                 worlds.sort(key=lambda item: columns.exchange[item[0]])
-            for row, world in worlds:
-                self._place_one(row, world)
+            for row, world, everywhere in worlds:
+                self._place_one(row, world, everywhere)
 
-    def _place_one(self, row: int, world: World) -> None:
+    def _named_everywhere(self) -> dict[str, frozenset[int]]:
+        """Return what nearly all calls to a server name."""
+        columns, counts, calls = self._columns, Counter[tuple[str, int]](), Counter[str]()
+        for part in self._parts:
+            for row in range(part.start, part.end):
+                if values := columns.values_of(row):
+                    calls[part.conversation.server] += 1
+                    counts.update((part.conversation.server, value) for value in values)
+        named: dict[str, set[int]] = {}
+        for (server, value), count in counts.items():
+            if count >= EVERYWHERE * calls[server] and calls[server] >= MIN_COMPARISONS:
+                named.setdefault(server, set()).add(value)
+        return {server: frozenset(values) for server, values in named.items()}
+
+    def _place_one(self, row: int, world: World, everywhere: frozenset[int]) -> None:
         columns = self._columns
         flags, key = columns.flags[row], columns.bound[row]
         if flags & _IS_CALL:
-            values = columns.values_of(row)
+            values = [value for value in columns.values_of(row) if value not in everywhere]
             place = world.place(key, values)
             changes = self._kinds[columns.kind[row]].changes and not flags & _FAILED
-            world.note(key, values, changes=changes)
+            told = [value for value in columns.told.get(row, ()) if value not in everywhere]
+            world.note(key, values, changes=changes, told=told if changes else ())
         else:
             place = world.place_of_other(key)
             world.note_other(key)
@@ -375,17 +399,18 @@ class _Pass:
     def _bind(self, part: _Part) -> None:
         """Read a conversation again for ids it made up, now that it is known which calls change the world."""
         columns, lineage, row = self._columns, Lineage(), part.start
-        minted: dict[str, str] = {}
+        minted: list[tuple[int, str, str, int]] = []
         for answered, identity, text, failed in self._requests(part.conversation):
             assert columns.exchange[row] == answered.exchange_id
             if identity.tool is not None:
-                bound = lineage.bind(identity.arguments)
+                bound = lineage.bind(identity.tool, identity.arguments)
                 if bound is not identity.arguments:
                     columns.bound[row] = call_key(identity.server, identity.tool, canonical_text(bound))
                 if self._kinds[columns.kind[row]].changes and not failed:
-                    new = lineage.mint(columns.bound[row], identity.arguments, text)
-                    minted.update({ref: made for made, ref in new.items()})
-                    told = lineage.bind_answer(text, new)
+                    new = lineage.mint(columns.bound[row], identity.tool, identity.arguments, text)
+                    number = part.conversation.number
+                    minted += [(number, ref, made, answered.exchange_id) for made, ref in new.items()]
+                    told = lineage.bind_text(text, new)
                 else:
                     told = lineage.bind_text(text)
                     lineage.hear(identity.arguments, text)
@@ -394,8 +419,8 @@ class _Pass:
             row += 1
         self._minted += len(minted)
         self._connection.executemany(
-            "INSERT INTO minted VALUES (?, ?, ?)",
-            [(part.conversation.number, ref, made) for ref, made in minted.items()],
+            "INSERT INTO minted VALUES (?, ?, ?, ?)",
+            minted,
         )
 
     def _write_calls(self) -> None:
@@ -561,7 +586,7 @@ class _Pass:
             "minted": self._minted,
         }
         self._connection.execute(
-            "INSERT INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO learned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 VERSION,
                 *self._mark,
@@ -569,6 +594,7 @@ class _Pass:
                 self._embedder.name if self._embedder else None,
                 json.dumps([calibration_json(known), calibration_json(unknown)]),
                 json.dumps({server: lessons.to_json() for server, lessons in self._lessons.items()}),
+                json.dumps({server: sorted(values) for server, values in self._everywhere.items()}),
                 json.dumps(self._summary),
             ),
         )
@@ -616,11 +642,12 @@ def _comparison(asked: Asked, found: Candidate, right: int, weight: float) -> Co
 
 def _ruled(facts: Facts, policy: Policy, server: str, tool: str) -> Facts:
     """Return what was learned of a tool with what the user says over it."""
-    sensitive = policy.names(server, tool, "sensitive")
+    ruled, sensitive = (policy.names(server, tool, what) for what in ("insensitive", "sensitive"))
     return Facts(
-        insensitive=tuple(
-            sorted({*facts.insensitive, *policy.names(server, tool, "insensitive")} - sensitive)
-        ),
+        insensitive={
+            name: None if name in ruled else facts.insensitive[name]
+            for name in sorted({*facts.insensitive, *ruled} - sensitive)
+        },
         prose=tuple(sorted(set(facts.prose) - sensitive)),
         volatile=tuple(sorted({*facts.volatile, *policy.names(server, tool, "volatile")})),
     )

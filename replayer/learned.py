@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 2
+VERSION = 4
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -36,6 +36,7 @@ TABLES = {
         embedder TEXT,                     -- the model behind `vector`
         calibration TEXT NOT NULL,         -- JSON: for a known and an unknown group
         lessons TEXT NOT NULL,             -- JSON: errors for arguments that violate a schema
+        everywhere TEXT NOT NULL,          -- JSON: by server, what nearly all calls name
         summary TEXT NOT NULL              -- JSON: counts and times, for people
     )""",
     "conversation": """(                   -- one session with one server
@@ -91,6 +92,7 @@ TABLES = {
         conversation INTEGER NOT NULL,
         ref TEXT NOT NULL,
         id TEXT NOT NULL,
+        exchange INTEGER NOT NULL,         -- whose answer brought it
         PRIMARY KEY (conversation, ref)
     ) WITHOUT ROWID""",
     "vector": """(
@@ -123,23 +125,29 @@ class NotLearned(FireflyError):
 class Facts:
     """What was learned of one tool."""
 
-    insensitive: tuple[str, ...] = ()
-    """Arguments that may differ."""
+    insensitive: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    """Arguments that may differ, and among which values (canonical text); `None`: among all."""
     prose: tuple[str, ...] = ()
     """Arguments whose spelling may differ: case, white space and closing punctuation."""
     volatile: tuple[str, ...] = ()
     """Places in the output that change from one moment to the next: pointers, with `*` for list positions."""
 
-    def as_json(self) -> dict[str, list[str]]:
+    def as_json(self) -> dict[str, Any]:
         return {
-            "insensitive": list(self.insensitive),
+            "insensitive": {
+                name: None if values is None else sorted(values) for name, values in self.insensitive.items()
+            },
             "prose": list(self.prose),
             "volatile": list(self.volatile),
         }
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Facts:
-        return Facts(tuple(value["insensitive"]), tuple(value["prose"]), tuple(value["volatile"]))
+        insensitive = {
+            name: None if values is None else frozenset(values)
+            for name, values in value["insensitive"].items()
+        }
+        return Facts(insensitive, tuple(value["prose"]), tuple(value["volatile"]))
 
 
 def tool_id(server: str, name: str) -> int:
@@ -174,11 +182,13 @@ class Learned:
         rows = self._database.all("SELECT * FROM learned") if tables else []
         if not rows or rows[0][0] != VERSION:
             raise NotLearned(f"{path} holds nothing learned by this version: run firefly-proxy learn")
-        _, self.recording, self.frames, policy, self.embedder, calibration, lessons, summary = rows[0]
+        _, self.recording, self.frames, policy, self.embedder, *texts = rows[0]
+        calibration, lessons, everywhere, summary = texts
         self.policy = Policy.from_json(json.loads(policy))
         self.summary: dict[str, Any] = json.loads(summary)
         self.lessons = {server: ErrorLessons.from_json(item) for server, item in json.loads(lessons).items()}
         """By server."""
+        self.everywhere = {server: frozenset(values) for server, values in json.loads(everywhere).items()}
         self.known_group, self.unknown_group = (_calibration(item) for item in json.loads(calibration))
         self._facts: dict[int, Facts] = {}
         self._effects: dict[tuple[str, str], bool] = {}
@@ -261,13 +271,10 @@ class Learned:
             row[0] for row in self._database.all(f"SELECT key FROM near WHERE near = ? LIMIT {BUSY}", (near,))
         ]
 
-    def minted(self, conversation: int) -> dict[str, str]:
-        """Return the ids that a server made up in a recorded conversation, by what stands for them."""
-        return dict(
-            map(
-                tuple,
-                self._database.all("SELECT ref, id FROM minted WHERE conversation = ?", (conversation,)),
-            )
+    def minted(self, conversation: int) -> list[tuple[str, str, int]]:
+        """Return what stands for each id made up in a conversation, the id, and whose answer brought it."""
+        return self._database.all(
+            "SELECT ref, id, exchange FROM minted WHERE conversation = ?", (conversation,)
         )
 
     def distinct_calls(self, tool: int, limit: int) -> list[tuple[int, int, str]]:

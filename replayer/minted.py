@@ -8,24 +8,38 @@ run can be told with the ids of the other.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_ID = re.compile(
+from recorder.canonical import readable_json
+from replayer.effects import CHANGING, READING, words_of
+
+_WORD_ID = (
     r"(?<![\w-])(?:"
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"  # a UUID
     r"|[A-Za-z]{1,16}[-_]\d+"  # task-12
     r"|(?=[A-Za-z0-9_]*\d)(?=[A-Za-z0-9_]*[A-Za-z])[A-Za-z0-9_]{8,64}"  # letters and digits, mixed
     r")(?![\w-])"
-    r"|(?i:(?<![a-z])id\"?\s{0,2}[:=]?\s{0,2}\"?#?)(\d{1,18})(?![\w.-])"  # "id": 17
 )
+_NUMBER_ID = (
+    r"(?:([A-Za-z]+)[_\- ](?:id|Id|ID)|([A-Za-z]*[a-z])(?:Id|ID)|(?<![A-Za-z])(?:id|Id|ID))"
+    r"\"?\s{0,2}[:=]?\s{0,2}\"?#?(\d{1,18})(?![\w.-])"  # "id": 17, ticket_id=17, Task ID: 17
+)
+_ID = re.compile(f"{_WORD_ID}|{_NUMBER_ID}")
+_NUMBERED = re.compile(_NUMBER_ID)
 _OPAQUE = re.compile(r"(?=.*\d[A-Za-z])(?=.*[A-Za-z]\d)[A-Za-z0-9_]{8,64}")
+_NAMES_AN_ID = re.compile(r"(?:(.*)[_\- ])?(?:id|Id|ID)s?|(.*[a-z])(?:Id|ID)s?")
+
 MOST_IDS = 50
 """Ids of one answer that are followed: an answer with more is a listing."""
 
 MOST_HEARD, MOST_HEARD_CHARACTERS = 64, 65536
 """Earlier answers, and how much of each, that are searched for an id before it counts as new."""
+
+Nouns = frozenset[str]
+"""What a number counts: tickets and users are counted apart."""
 
 
 def may_mint(text: str) -> bool:
@@ -41,30 +55,35 @@ class Lineage:
         """Id → what stands for it in every run."""
         self.ids: dict[str, str] = {}
         """The reverse."""
+        self._numbers: dict[str, list[tuple[Nouns, str]]] = {}
+        """Number → of what it is the id, and what stands for that."""
         self._named: set[str] = set()
         self._heard: list[str] = []
         self._turns: dict[int, int] = {}
 
-    def bind(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    @property
+    def is_empty(self) -> bool:
+        return not self.ids
+
+    def bind(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments with minted ids replaced; the same object if there is none."""
-        if not self.refs:
+        if not self.ids:
             return arguments
-        bound = _replaced(arguments, self.refs)
+        bound = self._bound(arguments, _nouns(tool), None)
         return bound if bound != arguments else arguments
 
-    def bind_text(self, text: str) -> str:
-        """Return an answer's text with each minted id replaced."""
-        return substitute(text, self.refs) if self.refs else text
+    def bind_text(self, text: str, new: Mapping[str, str] | None = None) -> str:
+        """Return an answer's text with minted ids replaced, as it is compared with another run's.
 
-    def bind_answer(self, text: str, new: Mapping[str, str]) -> str:
-        """Return the text of an answer that minted `new` as it is compared with another run's.
-
-        Ids that look random are replaced too, since another run gets others; counted ones (`17`, `task-12`)
-        stay, since the same state counts them the same.
+        Args:
+            new: The ids that this answer itself brought. Those that look random are replaced, since another
+                run gets others; counted ones (`17`, `task-12`) stay, since the same state counts them alike.
         """
-        opaque = {made: ref for made, ref in new.items() if _OPAQUE.fullmatch(made)}
-        others = {made: ref for made, ref in self.refs.items() if made not in new}
-        return substitute(text, others | opaque) if others or opaque else text
+        if not self.ids:
+            return text
+        kept = {made for made in new or () if not _OPAQUE.fullmatch(made)}
+        text = substitute(text, {made: ref for made, ref in self.refs.items() if made not in kept})
+        return _NUMBERED.sub(lambda match: self._numbered(match, kept), text) if self._numbers else text
 
     def hear(self, arguments: Mapping[str, Any], text: str) -> None:
         """Take note of a call and its answer: ids in either are nobody's making later on."""
@@ -72,7 +91,7 @@ class Lineage:
         if len(self._heard) < MOST_HEARD:
             self._heard.append(text[:MOST_HEARD_CHARACTERS])
 
-    def mint(self, key: int, arguments: Mapping[str, Any], text: str) -> dict[str, str]:
+    def mint(self, key: int, tool: str, arguments: Mapping[str, Any], text: str) -> dict[str, str]:
         """Return the ids that the answer to a world-changing call brings, and what stands for each.
 
         Args:
@@ -82,44 +101,103 @@ class Lineage:
         self._turns[key] = turn + 1
         self._named.update(_texts(arguments))
         new: dict[str, str] = {}
-        for ordinal, made in enumerate(dict.fromkeys(_ids(text))):
-            if ordinal == MOST_IDS:
+        for match in _ID.finditer(text):
+            made = match[3] or match[0]
+            if made in new or self._known(made, match):
+                continue
+            ref = f"«{key & 0xFFFFFFFFFFFFFFFF:x}.{turn}.{len(new)}»"
+            new[made], self.ids[ref] = ref, made
+            if match[3]:
+                nouns = _nouns(match[1] or match[2] or "") or _nouns(tool)
+                self._numbers.setdefault(made, []).append((nouns, ref))
+            else:
+                self.refs[made] = ref
+            if len(new) == MOST_IDS:
                 break
-            if made not in self.refs and not self._known(made):
-                new[made] = f"«{key & 0xFFFFFFFFFFFFFFFF:x}.{turn}.{ordinal}»"
-        for made, ref in new.items():
-            self.refs[made], self.ids[ref] = ref, made
         return new
 
-    def _known(self, made: str) -> bool:
-        if made.isdigit():
+    def rebind(self, value: Any, recorded: list[tuple[str, str, int]], exchange: int) -> Any | None:
+        """Return what a recorded run was answered, told with this conversation's ids.
+
+        Args:
+            recorded: What stands for each id minted in that run, the id, and whose answer brought it.
+            exchange: Whose answer this is.
+
+        Returns:
+            `None` if an id in it stands for something else in this conversation.
+        """
+        text = readable_json(value)
+        replacements: dict[str, str] = {}
+        for ref, made, brought_by in recorded:
+            if made not in text:
+                continue
+            if brought_by != exchange and ref in self.ids:
+                replacements[made] = self.ids[ref]
+            elif made in self.refs and (brought_by == exchange or self.refs[made] != ref):
+                return None
+        changed = {made: own for made, own in replacements.items() if made != own}
+        if not changed:
+            return value
+        told = substitute(text, {made: own for made, own in changed.items() if not made.isdigit()})
+        told = _NUMBERED.sub(lambda match: _renumbered(match, changed), told)
+        return json.loads(told) if told != text else value
+
+    def _known(self, made: str, match: re.Match[str]) -> bool:
+        if match[3]:
             return made in self._named
+        if made in self.refs:
+            return True
         return any(made in text for text in self._named) or any(made in text for text in self._heard)
+
+    def _bound(self, value: Any, nouns: Nouns, name: str | None) -> Any:
+        match value:
+            case bool():
+                return value
+            case str() | int():
+                text = str(value)
+                if not text.isdigit():
+                    return substitute(text, self.refs) if isinstance(value, str) else value
+                named = _NAMES_AN_ID.fullmatch(name or "")
+                if named is None:
+                    return value
+                ref = self._number(text, _nouns(named[1] or named[2] or "") or nouns)
+                return value if ref is None else ref
+            case dict():
+                return {key: self._bound(item, nouns, str(key)) for key, item in value.items()}
+            case list():
+                return [self._bound(item, nouns, name) for item in value]
+            case _:
+                return value
+
+    def _number(self, number: str, nouns: Nouns) -> str | None:
+        for counted, ref in self._numbers.get(number, ()):
+            if counted & nouns or not (counted or nouns):
+                return ref
+        return None
+
+    def _numbered(self, match: re.Match[str], kept: set[str]) -> str:
+        number = match[3]
+        ref = None if number in kept else self._number(number, _nouns(match[1] or match[2] or ""))
+        return match[0] if ref is None else match[0][: -len(number)] + ref
 
 
 def substitute(text: str, replacements: Mapping[str, str]) -> str:
-    """Replace whole ids in a text, all at once; bare numbers only where they stand as an id."""
-    if not any(old in text for old in replacements):
+    """Replace whole words in a text, all at once."""
+    present = [old for old in replacements if old in text]
+    if not present:
         return text
-    words = [re.escape(old) for old in sorted(replacements, key=len, reverse=True) if not old.isdigit()]
-    if words:
-        pattern = rf"(?<![\w-])(?:{'|'.join(words)})(?![\w-])"
-        text = re.sub(pattern, lambda match: replacements[match[0]], text)
-    if any(old.isdigit() for old in replacements):
-        text = _ID.sub(lambda match: _numbered(match, replacements), text)
-    return text
+    words = "|".join(re.escape(old) for old in sorted(present, key=len, reverse=True))
+    return re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", lambda match: replacements[match[0]], text)
 
 
-def _numbered(match: re.Match[str], replacements: Mapping[str, str]) -> str:
-    number = match[1]
-    if number is None or number not in replacements:
-        return match[0]
-    return match[0][: len(match[0]) - len(number)] + replacements[number]
+def _renumbered(match: re.Match[str], replacements: Mapping[str, str]) -> str:
+    number = match[3]
+    return match[0][: -len(number)] + replacements.get(number, number)
 
 
-def _ids(text: str) -> Iterator[str]:
-    for match in _ID.finditer(text):
-        yield match[1] or match[0]
+def _nouns(name: str) -> Nouns:
+    """Return the words of a name that are no verbs, in the singular."""
+    return frozenset(word.removesuffix("s") for word in words_of(name) - READING - CHANGING)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -134,26 +212,3 @@ def _texts(value: object) -> Iterator[str]:
         case list():
             for item in value:
                 yield from _texts(item)
-
-
-def _replaced(value: Any, replacements: Mapping[str, str], name: str = "") -> Any:
-    match value:
-        case str():
-            if value.isdigit():
-                return replacements.get(value, value) if _names_an_id(name) else value
-            words = {old: new for old, new in replacements.items() if not old.isdigit()}
-            return substitute(value, words) if words else value
-        case bool():
-            return value
-        case int():
-            return replacements.get(str(value), value) if _names_an_id(name) else value
-        case dict():
-            return {key: _replaced(item, replacements, str(key)) for key, item in value.items()}
-        case list():
-            return [_replaced(item, replacements, name) for item in value]
-        case _:
-            return value
-
-
-def _names_an_id(name: str) -> bool:
-    return name.rstrip("s").lower().endswith("id")

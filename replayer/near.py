@@ -43,9 +43,15 @@ def near_key(server: str, tool: str, arguments: Mapping[str, Any], facts: Facts)
     kept = {
         name: spelled(value) if name in facts.prose and isinstance(value, str) else value
         for name, value in arguments.items()
-        if name not in facts.insensitive
     }
+    for name, values in facts.insensitive.items():
+        # A value that was never compared may matter, though others do not.
+        if values is None or canonical_text(arguments.get(name)) in values:
+            kept[name] = _ANY
     return call_key(server, tool, canonical_text(["near", kept]))
+
+
+_ANY = ["any"]
 
 
 def spelled(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from replayer.effects import kind_of
+from replayer.effects import kind_of, names_all_it_touches
 from replayer.keys import (
     CHAIN_FIELDS,
     Chains,
@@ -16,6 +16,7 @@ from replayer.keys import (
     plain,
     request_key,
 )
+from replayer.state import names_in
 
 Schemas = Callable[[str, str], Mapping[str, Any] | None]
 """Server and tool → the tool's input schema as last listed, if it was."""
@@ -41,6 +42,16 @@ class Identity:
     def is_call(self) -> bool:
         """Whether it calls a tool, as a leg of a chain does too."""
         return self.method == "tools/call"
+
+    def values(self, everywhere: frozenset[int]) -> list[int]:
+        """Number what the call names, for `state.World`.
+
+        Args:
+            everywhere: What nearly all calls to the server name, a root folder perhaps: it tells nothing.
+        """
+        if self.tool is None or not names_all_it_touches(self.tool, self.arguments):
+            return []
+        return [value for value in names_in(self.arguments) if value not in everywhere]
 
     @property
     def listed_as(self) -> str:

@@ -22,9 +22,15 @@ from replayer.near import spelled
 MOST_CALLS = 2000
 """Recorded calls of one tool that are compared; more would say the same."""
 
-ENOUGH_AGREEMENTS, ENOUGH_CONTEXTS = 20, 3
+ENOUGH_AGREEMENTS, ENOUGH_CONTEXTS = 30, 3
 """Comparisons, all of which must agree, before an argument counts as insensitive; and the different calls
 among them, which must have that many different answers: a tool that says `ok` to everything shows nothing."""
+
+ENOUGH_WITH_DIGITS = 100
+"""The same for an argument whose values have digits: a page or a limit matters to few calls, but to some."""
+
+ALL_VALUES = 50
+"""Different values of an argument among the comparisons after which others are taken to be like them."""
 
 ENOUGH_SPELLINGS = 5
 """The same for the spelling of one argument."""
@@ -52,6 +58,7 @@ class _Tally:
     disagreements: int = 0
     contexts: set[int] = field(default_factory=set)
     answers: set[int] = field(default_factory=set)
+    values: set[str] = field(default_factory=set)
 
 
 def learn_facts(connection: Connection, store: Store, tool: int) -> Facts:
@@ -68,7 +75,7 @@ def learn_facts(connection: Connection, store: Store, tool: int) -> Facts:
     ]
     names = sorted({name for call in calls for name in call.arguments})
     return Facts(
-        insensitive=tuple(name for name in names if _is_insensitive(calls, name)),
+        insensitive={name: values for name in names if (values := _insensitive(calls, name)) != frozenset()},
         prose=tuple(name for name in names if _is_prose(calls, name)),
         volatile=tuple(_volatile(calls, lambda exchange: reply_text(store, exchange))),
     )
@@ -83,14 +90,20 @@ class _Call:
     arguments: Mapping[str, Any]
 
 
-def _is_insensitive(calls: Sequence[_Call], name: str) -> bool:
-    """Whether recordings in the same state that differ only in this argument agree."""
+def _insensitive(calls: Sequence[_Call], name: str) -> frozenset[str] | None:
+    """Return among which values of this argument recordings agree that are equal but for it, in one state.
+
+    `None` for all, and none where they do not agree.
+    """
     tally = _tally(calls, name, lambda value: None)
-    return (
-        not tally.disagreements
-        and tally.agreements >= ENOUGH_AGREEMENTS
-        and min(len(tally.contexts), len(tally.answers)) >= ENOUGH_CONTEXTS
-    )
+    counted = any(character.isdigit() for value in tally.values for character in value)
+    if (
+        tally.disagreements
+        or tally.agreements < (ENOUGH_WITH_DIGITS if counted else ENOUGH_AGREEMENTS)
+        or min(len(tally.contexts), len(tally.answers)) < ENOUGH_CONTEXTS
+    ):
+        return frozenset()
+    return None if len(tally.values) >= ALL_VALUES else frozenset(tally.values)
 
 
 def _is_prose(calls: Sequence[_Call], name: str) -> bool:
@@ -113,6 +126,7 @@ def _tally(calls: Sequence[_Call], name: str, reduced: Callable[[Any], Any]) -> 
             continue
         if before[1] == call.output:
             tally.agreements += 1
+            tally.values |= {before[0], value_text}
             tally.contexts.add(context)
             tally.answers.add(call.output)
         else:

@@ -13,15 +13,16 @@ from recorder.errors import FireflyError
 from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolResult
 from recorder.redact import map_text
 from replayer.evidence import Candidate
+from replayer.exact import SAME
 from replayer.judge import Verdict
 from replayer.keys import Chains, call_key, canonical_text
 from replayer.mask import output_text
-from replayer.minted import Lineage, substitute
+from replayer.minted import Lineage
 from replayer.nearest import Near, nearest
 from replayer.request import Identity, identify
 from replayer.schema_tier import SCHEMA, told
 from replayer.simulated import simulate
-from replayer.state import Shared, World, argument_values
+from replayer.state import Shared, World, names_in
 from replayer.tier import Asked
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 LIVE, SIMULATED = "live", "simulated"
 """Tiers of answers that were not recorded."""
+
+_TELLING = frozenset({SAME, SCHEMA, LIVE, SIMULATED})
+"""Tiers whose errors mean that the call changed nothing."""
 
 Outcome = ToolResult | OtherResult | RpcError
 
@@ -128,8 +132,7 @@ class ReplaySession:
         part = self._servers.get(server)
         if part is None:
             part = self._servers[server] = _Server(World(self._group, self._shared))
-        # A plain call's values are its own ones, not those that stand for minted ids: as they were learned.
-        values = argument_values(identity.arguments) if identity.tool is not None else []
+        values = identity.values(self._replayer.learned.everywhere.get(server, frozenset()))
         found = _Found(identity, part, self._asked(identity, part, values), values, params)
         if identity.key is None:
             return found
@@ -168,7 +171,7 @@ class ReplaySession:
     def _asked(self, identity: Identity, part: _Server, values: Sequence[int]) -> Asked:
         bound = key = identity.key if identity.key is not None else 0
         if identity.tool is not None and self._mints:
-            arguments = part.lineage.bind(identity.arguments)
+            arguments = part.lineage.bind(identity.tool, identity.arguments)
             if arguments is not identity.arguments:
                 bound = call_key(identity.server, identity.tool, canonical_text(arguments))
         place = part.world.place(bound, values) if identity.is_call else part.world.place_of_other(bound)
@@ -189,8 +192,9 @@ class ReplaySession:
         exchange = self._replayer.store.exchange(candidate.exchange)
         outcome = exchange.outcome
         assert not isinstance(outcome, NoReply)
-        if part.lineage.refs:
-            rebound = _rebound(outcome, self._replayer.learned.minted(candidate.conversation), part.lineage)
+        if not part.lineage.is_empty:
+            recorded = self._replayer.learned.minted(candidate.conversation)
+            rebound = _rebound(outcome, part.lineage, recorded, candidate.exchange)
             if rebound is None:
                 return None
             outcome = rebound
@@ -207,20 +211,26 @@ class ReplaySession:
             if outcome is not None:
                 part.world.note_other(bound)
         else:
-            failed = isinstance(outcome, RpcError) or (isinstance(outcome, ToolResult) and outcome.is_error)
+            # An error from another state says nothing of what the call would have done in this one.
+            certain = found.answer is not None and found.answer.tier in _TELLING
+            failed = certain and (
+                isinstance(outcome, RpcError) or (isinstance(outcome, ToolResult) and outcome.is_error)
+            )
             entry = self._replayer.entry(identity.server, identity.kind.partition(" ")[0]) or {}
             changes = not failed and self._replayer.learned.changes(
                 identity.server, identity.kind, entry.get("annotations")
             )
-            part.world.note(bound, found.values, changes=changes)
+            text = output_text(outcome) if outcome is not None else ""
+            everywhere = self._replayer.learned.everywhere.get(identity.server, frozenset())
+            named = [value for value in names_in(text) if value not in everywhere] if changes else []
+            part.world.note(bound, found.values, changes=changes, told=named)
             if changes and identity.tool is not None:
                 part.before.append((identity.tool, identity.arguments))
             if outcome is not None and self._replayer.completer is not None and identity.tool is not None:
-                part.told.append((identity.tool, identity.arguments, output_text(outcome)))
+                part.told.append((identity.tool, identity.arguments, text))
             if outcome is not None and self._mints and identity.tool is not None:
-                text = output_text(outcome)
                 if changes:
-                    part.lineage.mint(bound, identity.arguments, text)
+                    part.lineage.mint(bound, identity.tool, identity.arguments, text)
                 else:
                     part.lineage.hear(identity.arguments, text)
         result = outcome.result if isinstance(outcome, ToolResult | OtherResult) else None
@@ -289,33 +299,19 @@ class _Found:
     rejected: Rejected | None = None
 
 
-def _rebound(outcome: Outcome, recorded: Mapping[str, str], lineage: Lineage) -> Outcome | None:
-    """Return a recorded outcome with this conversation's ids in the place of the recorded one's.
-
-    Args:
-        recorded: The ids minted in the conversation it comes from, by what stands for them.
-    """
+def _rebound(
+    outcome: Outcome, lineage: Lineage, recorded: list[tuple[str, str, int]], exchange: int
+) -> Outcome | None:
+    """Return a recorded outcome told with this conversation's ids, if it can be."""
     if not recorded:
         return outcome
-    replacements = {
-        made: lineage.ids[ref]
-        for ref, made in recorded.items()
-        if ref in lineage.ids and lineage.ids[ref] != made
-    }
-    value = outcome.error if isinstance(outcome, RpcError) else outcome.result
-    text = readable_json(value)
-    strangers = (made for ref, made in recorded.items() if ref not in lineage.ids)
-    if any(made in lineage.refs and made in text for made in strangers):
-        return None  # the recorded server gave this id to something else than this conversation's did
-    if not replacements:
-        return outcome
-    told = substitute(text, replacements)
-    if told == text:
-        return outcome
     match outcome:
-        case ToolResult():
-            return ToolResult(result=json.loads(told))
-        case OtherResult():
-            return OtherResult(result=json.loads(told))
-        case RpcError():
-            return RpcError(error=json.loads(told))
+        case RpcError(error=error):
+            told = lineage.rebind(error, recorded, exchange)
+            return None if told is None else outcome if told is error else RpcError(error=told)
+        case ToolResult(result=result):
+            told = lineage.rebind(result, recorded, exchange)
+            return None if told is None else outcome if told is result else ToolResult(result=told)
+        case OtherResult(result=result):
+            told = lineage.rebind(result, recorded, exchange)
+            return None if told is None else outcome if told is result else OtherResult(result=told)

@@ -6,8 +6,10 @@ two can be compared.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from replayer.keys import chain64, hash64
 
@@ -25,13 +27,13 @@ class Place:
     group: int
     """The task and start state; `UNKNOWN` where nobody said."""
     world: int
-    """Of the world-changing calls before it to whichever server, in order. With the group this is the state."""
+    """Of the world-changing calls before it, to whichever server. With the group this is the state."""
     prefix: int
     """Of those to the same server: one replayed alone knows of no others."""
     earlier: tuple[int, ...]
     """Prefixes before the last world-changing calls, latest first; at most `MOST_EARLIER`."""
     related: int
-    """Of the world-changing calls before it that share an argument value with it; of all, if it has none."""
+    """Of the world-changing calls before it that name something it names; of all, if it names nothing."""
     history: int
     """Of all calls before it, and itself."""
 
@@ -67,19 +69,24 @@ class World:
     _history: int = START
     _asked: dict[int, int] = field(default_factory=dict)
     _writers: dict[int, list[int]] = field(default_factory=dict)
-    """Argument value → the world-changing calls that named it, by number, earliest first."""
+    """What is named → the world-changing calls that named it, by number, earliest first."""
     _writes: list[int] = field(default_factory=list)
+    _far_reaching: list[int] = field(default_factory=list)
+    """Those that named nothing, by number: they may concern everything."""
 
     def place(self, key: int, values: Sequence[int]) -> Place:
         """Return where a tool call stands.
 
         Args:
-            values: Its argument values, as `argument_values` numbers them.
+            values: What it names, as `names_in` numbers it; nothing, if it may concern everything.
         """
         prefixes = self._prefixes
         if values:
-            numbers = sorted({number for value in values for number in self._writers.get(value, ())})
-            related = chain64(START, *(self._writes[number] for number in numbers)) if numbers else START
+            numbers = {number for value in values for number in self._writers.get(value, ())}
+            related = START
+            if numbers or self._far_reaching:
+                ordered = sorted(numbers.union(self._far_reaching))
+                related = chain64(START, *(self._writes[number] for number in ordered))
         else:
             related = prefixes[-1]
         return Place(
@@ -98,14 +105,20 @@ class World:
         history = chain64(self._history, key, turn)
         return Place(self.group, self.shared.world, prefixes[-1], earlier, START, history)
 
-    def note(self, key: int, values: Sequence[int], *, changes: bool) -> None:
-        """Move on: a tool call was made, and it changed the world or did not."""
+    def note(self, key: int, values: Sequence[int], *, changes: bool, told: Sequence[int] = ()) -> None:
+        """Move on: a tool call was made, and it changed the world or did not.
+
+        Args:
+            told: What its answer names, an id of the server's making perhaps.
+        """
         self._history = chain64(self._history, key)
         if changes:
             self.shared.world = chain64(self.shared.world, key)
             self._prefixes.append(chain64(self._prefixes[-1], key))
-            for value in values:
+            for value in dict.fromkeys([*values, *told]):
                 self._writers.setdefault(value, []).append(len(self._writes))
+            if not values:
+                self._far_reaching.append(len(self._writes))
             self._writes.append(key)
 
     def note_other(self, key: int) -> None:
@@ -113,27 +126,39 @@ class World:
         self._asked[key] = self._asked.get(key, 0) + 1
 
 
-def argument_values(arguments: object) -> list[int]:
-    """Number the scalar values in a call's arguments that may name something: texts, and numbers from 100.
+def names_in(arguments: object) -> list[int]:
+    """Number what a JSON value names: numbers, and the words of texts, as paths and lists split them.
 
-    Smaller numbers and one-letter texts are counts, pages and flags more often than names.
+    Equal numbers may be different names, one time in some billions: then two calls count as related that
+    are not.
     """
-    return [hash64(text) for text in dict.fromkeys(_names(arguments))]
+    words: dict[str, None] = {}
+    for text in sorted(_texts(arguments), key=len):
+        if len(words) >= MOST_WORDS:
+            break
+        text = text[:MOST_CHARACTERS].casefold()
+        words |= dict.fromkeys(part.strip("*.:-!'") for part in _BREAK.split(text))
+    words.pop("", None)
+    return [crc32(word.encode("utf-8", "surrogatepass")) for word in words]
 
 
-def _names(value: object) -> Iterator[str]:
+MOST_WORDS, MOST_CHARACTERS = 64, 4096
+"""Words that are looked at, and characters of one text, the shortest texts first: names are short."""
+
+_BREAK = re.compile(r"[\s/\\,;(){}\[\]\"=<>|]+")
+
+
+def _texts(value: object) -> Iterator[str]:
     match value:
+        case str():
+            yield value
         case bool():
             return
-        case str():
-            if len(value) > 1:
-                yield value
         case int() | float():
-            if abs(value) >= 100:
-                yield str(value)
+            yield str(value)
         case dict():
             for item in value.values():
-                yield from _names(item)
+                yield from _texts(item)
         case list():
             for item in value:
-                yield from _names(item)
+                yield from _texts(item)

@@ -35,7 +35,7 @@ from tests.bench.proxy_overhead import commit, machine
 
 # What is measured is imported where it is measured: memory and the time of imports are figures here.
 
-RECIPE = 2
+RECIPE = 3
 """Of the recording: another one is made anew."""
 
 QUICK_EXCHANGES = 20_000
@@ -241,9 +241,9 @@ class World:
             if output is None and tool.changes:
                 versions.update((about, (tool.server, tool.noun)))
             if output is None and tool.name.startswith("create"):
-                made[tool.server] = f"{tool.noun[:3].upper()}-{rng.randrange(100_000, 1_000_000)}"
+                made[tool.server] = self._made_up(tool, rng, group, versions.total())
                 output = json.dumps({"id": made[tool.server], "created": True, **arguments})
-                output = f'{output[:-1]}, "items": {self._answer(f"{group} {output[30:]}")}}}'
+                output = f'{output[:-1]}, "items": {self._answer(f"{group} {tool.name} {sorted(arguments.items())}")}}}'
             elif output is None:
                 start = "" if step.shared else f"{group} {versions[about]} "
                 about_text = f"{start}{tool.server} {tool.name} {sorted(arguments.items())}"
@@ -251,6 +251,13 @@ class World:
             call = {"server": tool.server, "tool": tool.name, "arguments": arguments, "output": output}
             calls.append(call | {"is_error": step.error is not None})
         return calls
+
+    @staticmethod
+    def _made_up(tool: Tool, rng: random.Random, group: int, changes: int) -> str:
+        """Return a new id: random with one server, counted from the start state with the next one."""
+        if tool.server[-1] in "13579":
+            return f"{tool.noun[:3]}_{rng.randrange(16**10):010x}"
+        return f"{tool.noun[:3].upper()}-{100_000 + zlib.crc32(str(group).encode()) % 800_000 + changes}"
 
     def _answer(self, about: str) -> str:
         """Return 200 to 1,000 characters of JSON, the same for the same text."""
@@ -388,7 +395,7 @@ def learning(db: Path, options: argparse.Namespace) -> dict[str, Any]:
     store = Store(db)
     whole = options.fraction == 1
     path = learned_path(db) if whole else db.with_suffix(".part.replay.db")
-    path.unlink(missing_ok=True)
+    remove(path)
     groups = sorted({conversation.group for conversation in store.conversations()})
     left_out = set(groups[round(len(groups) * options.fraction) :])
     without = {each.session_id for each in store.conversations() if each.group in left_out}
@@ -409,8 +416,14 @@ def learning(db: Path, options: argparse.Namespace) -> dict[str, Any]:
     if whole:
         figures |= shape(learned.path, learned)
     else:
-        path.unlink()
+        remove(path)
     return figures
+
+
+def remove(path: Path) -> None:
+    """Remove an SQLite file and what lies beside it."""
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
 
 
 def shape(path: Path, learned: Any) -> dict[str, Any]:
@@ -572,7 +585,7 @@ def many(db: Path, options: argparse.Namespace) -> dict[str, Any]:
     from replayer.replayer import Replayer, journal_beside
 
     replayer = Replayer.open(db)
-    replayer = Replayer.open(db, journal=journal_beside(replayer.store))
+    replayer.journal = journal_beside(replayer.store)
     opened = peak_mb()
     calls = sessions = 0
     began = time.perf_counter()
@@ -598,7 +611,8 @@ def threads(db: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     def replayer() -> Any:
         opened = Replayer.open(db)
-        return Replayer.open(db, journal=journal_beside(opened.store))
+        opened.journal = journal_beside(opened.store)
+        return opened
 
     sessions = asked_again(db, 2 * options.timed)
     figures: dict[str, Any] = {"threads": THREADS, "errors": 0, "different": 0}

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,13 @@ class World:
     reset: Callable[[Start], None]
     draw: Callable[[random.Random, int], Call]
     """Draw a call, told how many creations came before it."""
+    read: Call
+    write: Call
+    """What is read, and a write that changes it; neither is ever drawn."""
+    other_write: Call
+    """One that changes it otherwise, and is never recorded."""
     keeps_files: bool = True
     """Whether resetting its files resets the server, so that one process serves every session."""
-    read: Call = field(default_factory=lambda: call(""))
-    write: Call = field(default_factory=lambda: call(""))
-    """What is read, and a write that changes it; neither is ever drawn."""
-    other_write: Call = field(default_factory=lambda: call(""))
-    """One that changes it otherwise, and is never recorded."""
     pieces: Sequence[Sequence[Call]] = ()
     """Sessions that are recorded as well, in the first group."""
     _server: RealServer | None = None

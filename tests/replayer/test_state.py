@@ -72,7 +72,14 @@ def db(tmp_path: Path) -> Path:
 def test_a_conversation_begins_at_the_start_of_its_group() -> None:
     group = group_id("task-1")
     place = World(group).place(11, [])
-    assert place == Place(group, START, (), START, World(group).place(11, [5]).history)
+    assert place == Place(
+        group=group,
+        world=START,
+        prefix=START,
+        earlier=(),
+        related=START,
+        history=World(group).place(11, [5]).history,
+    )
     assert place.history != World(group).place(12, []).history
 
 
