@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -98,19 +99,21 @@ def weigh(rows: Iterable[Row], place: Place, tier: str, *, known: bool) -> Candi
         latest = min(place.earlier.index(row.prefix) for row in nearest)
         nearest = [row for row in nearest if row.prefix == place.earlier[latest]]
     votes, all_votes = _votes(nearest, known), _votes(rows, known)
-    first = {row.loose: row.exchange for row in sorted(nearest, reverse=True)}
-    loose = min(votes, key=lambda answer: (-votes[answer], first[answer]))
-    chosen = min(row for row in nearest if row.loose == loose)
+    if len(votes) == 1:
+        chosen = min(nearest)
+    else:
+        first = {row[_LOOSE]: row for row in sorted(nearest, reverse=True)}
+        chosen = first[min(votes, key=lambda answer: (-votes[answer], first[answer]))]
     return Candidate(
         chosen.exchange,
         chosen.conversation,
         chosen.output,
-        loose,
+        chosen.loose,
         tier,
         LEVELS[best],
-        min(votes[loose], 3),
-        _conflict(votes, loose),
-        _conflict(all_votes, loose),
+        min(votes[chosen.loose], 3),
+        _conflict(votes, chosen.loose),
+        _conflict(all_votes, chosen.loose),
         LEVELS[best] in UNRELATED and place.related != START,
     )
 
@@ -133,13 +136,15 @@ def _level(row: Row, place: Place, known: bool) -> int:
     return level if same else level + 6
 
 
-def _votes(rows: list[Row], known: bool) -> dict[int, int]:
-    voters: dict[int, set[int]] = {}
-    for row in rows:
-        voters.setdefault(row.loose, set()).add(row.conversation if known else row.group)
-    return {answer: len(who) for answer, who in voters.items()}
+_CONVERSATION, _GROUP, _LOOSE = (Row._fields.index(name) for name in ("conversation", "group", "loose"))
 
 
-def _conflict(votes: dict[int, int], answer: int) -> int:
+def _votes(rows: list[Row], known: bool) -> Counter[int]:
+    """Return how many sessions, or groups, give each answer; by position, since this runs for each call."""
+    voter = _CONVERSATION if known else _GROUP
+    return Counter([answer for answer, _ in {(row[_LOOSE], row[voter]) for row in rows}])
+
+
+def _conflict(votes: Counter[int], answer: int) -> int:
     against = sum(votes.values()) - votes[answer]
     return 0 if not against else 1 if votes[answer] > 3 * against else 2

@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 4
+VERSION = 5
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -111,7 +111,7 @@ INDEXES = (
     "CREATE INDEX conversation_by_group ON conversation (group_number)",
 )
 
-BUSY = 64
+BUSY = 32
 """Rows of one key that are weighed at once; of a busier key, as many of each kind as stand near the call."""
 
 ROW = "exchange, conversation, group_number, world, prefix, related, history, output, loose"
