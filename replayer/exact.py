@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from replayer.evidence import SAME_STATE, Candidate, weigh
-from replayer.learned import Learned
-from replayer.tier import Asked, Keep
+from replayer.learned import Keep, Learned
+from replayer.tier import Asked
 
 SAME, OTHER = "exact", "exact-other-state"
 
@@ -20,10 +20,8 @@ class ExactTier:
         self._learned = learned
 
     def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
-        rows = self._learned.rows(asked.key, asked.place)
+        rows = self._learned.rows(asked.key, asked.place, known=asked.known, keep=keep)
         if asked.bound is not None:
-            rows = list(dict.fromkeys([*rows, *self._learned.bound_rows(asked.bound)]))
-        if keep is not None:
-            rows = [row for row in rows if keep(row)]
+            rows = list(dict.fromkeys([*rows, *self._learned.bound_rows(asked.bound, keep)]))
         found = weigh(rows, asked.place, SAME, known=asked.known)
         return found if found is None or found.level in SAME_STATE else replace(found, tier=OTHER)

@@ -32,6 +32,7 @@ from replayer.learned import (
     TABLES,
     VERSION,
     Facts,
+    Keep,
     Learned,
     calibration_json,
     create_tables,
@@ -51,7 +52,7 @@ from replayer.schema_tier import lesson_candidate
 from replayer.semantic import SemanticTier, embedded_text
 from replayer.sensitivity import learn_facts, reply_text, without_volatile
 from replayer.state import MOST_EARLIER, START, Place, Shared, World, group_id, names_in
-from replayer.tier import Asked, Keep
+from replayer.tier import Asked
 from replayer.trust import MIN_COMPARISONS, Calibration, Comparison, calibrate, cells_of
 from replayer.violations import Checker
 

@@ -8,7 +8,7 @@ behind (`journal`: misses, simulated answers).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 5
+VERSION = 6
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -104,15 +104,19 @@ TABLES = {
 
 INDEXES = (
     "CREATE INDEX call_by_bound ON call (bound) WHERE bound IS NOT NULL",
-    "CREATE INDEX busy_by_history ON call (key, history) WHERE busy",
-    "CREATE INDEX busy_by_world ON call (key, world) WHERE busy",
-    "CREATE INDEX busy_by_prefix ON call (key, prefix) WHERE busy",
-    "CREATE INDEX busy_by_related ON call (key, related) WHERE busy",
+    *(
+        f"CREATE INDEX busy_by_{column} ON call (key, {column}, group_number) WHERE busy"
+        for column in ("world", "history", "prefix", "related")
+    ),
+    "CREATE INDEX busy_by_group ON call (key, group_number) WHERE busy",
     "CREATE INDEX conversation_by_group ON conversation (group_number)",
 )
 
 BUSY = 32
 """Rows of one key that are weighed at once; of a busier key, as many of each kind as stand near the call."""
+
+Keep = Callable[[Row], bool]
+"""Which recorded answers may be used; a measurement leaves some out."""
 
 ROW = "exchange, conversation, group_number, world, prefix, related, history, output, loose"
 
@@ -237,34 +241,67 @@ class Learned:
             self._effects[server, kind] = known
         return known
 
-    def rows(self, key: int, place: Place) -> list[Row]:
-        """Return the recorded answers to a call: all, or of very many the nearest ones and the earliest."""
-        few = self._database.all(f"SELECT {ROW} FROM call WHERE key = ? LIMIT {BUSY + 1}", (key,))
-        if len(few) <= BUSY:
-            return list(map(Row._make, few))
-        found = dict.fromkeys(few[:BUSY])
-        for column, values in (
-            ("history", (place.history,)),
-            ("world", (place.world,)),
-            ("prefix", (place.prefix, *place.earlier)),
-            ("related", (place.related,)),
-        ):
-            for value in values:
-                found |= dict.fromkeys(
-                    self._database.all(
-                        f"SELECT {ROW} FROM call WHERE busy AND key = ? AND {column} = ? LIMIT {BUSY}",
-                        (key, value),
-                    )
-                )
-        return list(map(Row._make, found))
+    def rows(self, key: int, place: Place, *, known: bool, keep: Keep | None = None) -> list[Row]:
+        """Return the recorded answers to a call: all, or of a busy one the earliest and the nearest.
+
+        Args:
+            known: Whether the call's group is recorded, so that its own recordings stand nearest.
+            keep: Which of them may be used.
+        """
+        few = self._kept(f"SELECT {ROW} FROM call WHERE key = ? LIMIT {BUSY + 1}", (key,), None)
+        if len(few) > BUSY:
+            return list(dict.fromkeys([*self._nearest_rows(key, place, known, keep), *_those(few, keep)]))
+        return _those(few, keep)
+
+    def _nearest_rows(self, key: int, place: Place, known: bool, keep: Keep | None) -> list[Row]:
+        """Return the recordings of a busy call that stand nearest, by the first way to that has any."""
+        ways: list[list[tuple[str, tuple[int, ...]]]] = [
+            [("world", (place.world,)), ("history", (place.history,))],
+            [("prefix", (place.prefix,))],
+            [("related", (place.related,))],
+        ]
+        if known:
+            own = " AND group_number = ?"
+            for columns in [*ways, [("prefix", place.earlier)]]:
+                if found := self._busy(key, columns, keep, own, (place.group,)):
+                    return found
+            statement = f"SELECT {ROW} FROM call WHERE busy AND key = ?{own} LIMIT {BUSY}"
+            own_rows = self._kept(statement, (key, place.group), keep)
+        else:
+            own_rows = []
+        for columns in ways:
+            if found := self._busy(key, columns, keep):
+                return [*found, *own_rows]
+        return own_rows
+
+    def _busy(
+        self,
+        key: int,
+        columns: Iterable[tuple[str, Iterable[int]]],
+        keep: Keep | None,
+        also: str = "",
+        values: tuple[int, ...] = (),
+    ) -> list[Row]:
+        return [
+            row
+            for column, wanted in columns
+            for value in wanted
+            for row in self._kept(
+                f"SELECT {ROW} FROM call WHERE busy AND key = ? AND {column} = ?{also} LIMIT {BUSY}",
+                (key, value, *values),
+                keep,
+            )
+        ]
+
+    def _kept(self, statement: str, values: tuple[int, ...], keep: Keep | None) -> list[Row]:
+        return _those(list(map(Row._make, self._database.all(statement, values))), keep)
 
     def has_call(self, key: int) -> bool:
         return bool(self._database.all("SELECT 1 FROM call WHERE key = ? LIMIT 1", (key,)))
 
-    def bound_rows(self, bound: int) -> list[Row]:
+    def bound_rows(self, bound: int, keep: Keep | None = None) -> list[Row]:
         """Return the recorded answers to a call that names minted ids, whatever the ids were."""
-        rows = self._database.all(f"SELECT {ROW} FROM call WHERE bound = ? LIMIT {BUSY}", (bound,))
-        return list(map(Row._make, rows))
+        return self._kept(f"SELECT {ROW} FROM call WHERE bound = ? LIMIT {BUSY}", (bound,), keep)
 
     def near_keys(self, near: int) -> list[int]:
         return [
@@ -313,6 +350,10 @@ class Learned:
                 "SELECT * FROM effect"
             )
         ]
+
+
+def _those(rows: list[Row], keep: Keep | None) -> list[Row]:
+    return rows if keep is None else [row for row in rows if keep(row)]
 
 
 def first_known(*verdicts: bool | None) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from replayer.evidence import Candidate, Row, weigh
 from replayer.keys import call_key, canonical_text
-from replayer.learned import Facts, Learned, tool_id
-from replayer.tier import Asked, Keep
+from replayer.learned import Facts, Keep, Learned, tool_id
+from replayer.tier import Asked
 
 _SPACE = re.compile(r"\s+")
 
@@ -30,9 +30,7 @@ class NearTier:
         rows: list[Row] = []
         for key in self._learned.near_keys(near):
             if key != asked.key:
-                rows += self._learned.rows(key, asked.place)
-        if keep is not None:
-            rows = [row for row in rows if keep(row)]
+                rows += self._learned.rows(key, asked.place, known=asked.known, keep=keep)
         return weigh(rows, asked.place, self.name, known=asked.known)
 
 

@@ -18,8 +18,8 @@ from recorder.exchange import Exchange
 from recorder.store import Store
 from replayer.evidence import Candidate, weigh
 from replayer.keys import canonical_text
-from replayer.learned import Learned, tool_id
-from replayer.tier import Asked, Keep
+from replayer.learned import Keep, Learned, tool_id
+from replayer.tier import Asked
 
 MOST_COMPARED = 2000
 """Distinct recorded calls of a tool that are compared, earliest first."""
@@ -79,9 +79,7 @@ class NearestTier:
         best: Candidate | None = None
         alike: list[int] = []
         for score, _, key, _ in closest(self._learned, tool, asked.arguments, MOST_TRIED if keep else VOTERS):
-            rows = self._learned.rows(key, asked.place)
-            if keep is not None:
-                rows = [row for row in rows if keep(row)]
+            rows = self._learned.rows(key, asked.place, known=asked.known, keep=keep)
             found = weigh(rows, asked.place, self.name, known=asked.known)
             if found is None:
                 continue

@@ -15,8 +15,8 @@ from typing import Any
 from recorder.embedder import Embedder
 from replayer.evidence import Candidate, weigh
 from replayer.keys import canonical_text
-from replayer.learned import Learned, tool_id
-from replayer.tier import Asked, Keep
+from replayer.learned import Keep, Learned, tool_id
+from replayer.tier import Asked
 
 LEAST_SIMILARITY = 0.5
 """Cosine below which a call is not a candidate at all."""
@@ -62,9 +62,7 @@ class SemanticTier:
             key = keys[position]
             if key == asked.key or _named(self._learned.recorded_arguments(tool, key)) != named:
                 continue
-            rows = self._learned.rows(key, asked.place)
-            if keep is not None:
-                rows = [row for row in rows if keep(row)]
+            rows = self._learned.rows(key, asked.place, known=asked.known, keep=keep)
             if found := weigh(rows, asked.place, self.name, known=asked.known):
                 return replace(found, level=f"alike {int(score * 20) / 20:.2f}", score=round(score, 4))
         return None

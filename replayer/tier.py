@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from replayer.evidence import Candidate, Row
+from replayer.evidence import Candidate
+from replayer.learned import Keep
 from replayer.state import Place
 
 
@@ -28,10 +29,6 @@ class Asked:
     place: Place
     known: bool
     """Whether the group is recorded."""
-
-
-Keep = Callable[[Row], bool]
-"""Which recorded answers may be used; a measurement leaves some out."""
 
 
 class Tier(Protocol):

@@ -56,7 +56,8 @@ class Watching(ExactTier):
         ExactTier.__init__(self, self.learned)
 
     def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
-        rows = [row for row in self.learned.rows(asked.key, asked.place) if row.world == asked.place.world]
+        rows = self.learned.rows(asked.key, asked.place, known=asked.known)
+        rows = [row for row in rows if row.world == asked.place.world]
         if asked.known:
             rows = [row for row in rows if row.group == asked.place.group]
         if len({row.output for row in rows}) == 1:

@@ -243,7 +243,8 @@ class World:
             if output is None and tool.name.startswith("create"):
                 made[tool.server] = self._made_up(tool, rng, group, versions.total())
                 output = json.dumps({"id": made[tool.server], "created": True, **arguments})
-                output = f'{output[:-1]}, "items": {self._answer(f"{group} {tool.name} {sorted(arguments.items())}")}}}'
+                items = self._answer(f"{group} {tool.name} {sorted(arguments.items())}")
+                output = f'{output[:-1]}, "items": {items}}}'
             elif output is None:
                 start = "" if step.shared else f"{group} {versions[about]} "
                 about_text = f"{start}{tool.server} {tool.name} {sorted(arguments.items())}"
@@ -748,7 +749,8 @@ def goals(figures: dict[str, Any]) -> dict[str, bool]:
 def print_table(figures: dict[str, Any]) -> None:
     made, shaped = figures["made"], figures["recording"]
     print(
-        f"recording: {made['exchanges']:,} exchanges, {made['sessions']:,} sessions, {made['file_mb']:,.0f} MB,",
+        f"recording: {made['exchanges']:,} exchanges, {made['sessions']:,} sessions, "
+        f"{made['file_mb']:,.0f} MB,",
         end="",
     )
     print(f" {shaped['distinct_calls']:,} distinct calls of {shaped['tools_called']:,} tools", end="")
