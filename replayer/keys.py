@@ -129,4 +129,4 @@ def _without_defaults(arguments: dict[str, Any], schema: Mapping[str, Any]) -> d
 
 
 def _equal(value: object, default: object) -> bool:
-    return type(value) is type(plain(default)) and value == plain(default)
+    return canonical_text(value) == canonical_text(plain(default))

@@ -54,4 +54,4 @@ _ANY = ["any"]
 
 def spelled(text: str) -> str:
     """Return a text without what is only spelling: case, runs of white space, closing punctuation."""
-    return _SPACE.sub(" ", text).strip().rstrip(".!?;,").casefold()
+    return _SPACE.sub(" ", text).strip().rstrip(".!?;, ").casefold()

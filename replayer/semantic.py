@@ -87,10 +87,10 @@ def _prose(value: object) -> Iterator[str]:
 
 
 def _named(value: Any) -> Any:
-    """Return the arguments with prose reduced to its words that have digits."""
+    """Return the arguments with prose reduced to its words that have digits, in their order."""
     match value:
         case str():
-            return sorted(_WITH_DIGIT.findall(value)) if any(True for _ in _prose(value)) else value
+            return _WITH_DIGIT.findall(value) if any(True for _ in _prose(value)) else value
         case dict():
             return {key: _named(item) for key, item in value.items()}
         case list():

@@ -138,6 +138,7 @@ def _volatile(calls: Sequence[_Call], text_of: Callable[[int], str | None]) -> l
     """Return the places that change between answers to one call in one state."""
     first: dict[tuple[int, int], _Call] = {}
     compared: dict[str, int] = {}
+    changes: dict[str, int] = {}
     differing: dict[str, list[tuple[Any, Any]]] = {}
     pairs = equal = 0
     for call in calls:
@@ -151,16 +152,19 @@ def _volatile(calls: Sequence[_Call], text_of: Callable[[int], str | None]) -> l
         if pairs > MOST_PAIRS:
             break
         earlier, later = (_leaves_of(text_of(exchange)) for exchange in (before.exchange, call.exchange))
-        for pointer in earlier.keys() & later.keys():
-            place = _place(pointer)
+        both = sorted(earlier.keys() & later.keys())
+        for place in {_place(pointer) for pointer in both}:
             compared[place] = compared.get(place, 0) + 1
-            if earlier[pointer] != later[pointer]:
-                differing.setdefault(place, []).append((earlier[pointer], later[pointer]))
+        changed = [pointer for pointer in both if earlier[pointer] != later[pointer]]
+        for place in {_place(pointer) for pointer in changed}:
+            changes[place] = changes.get(place, 0) + 1
+        for pointer in changed:
+            differing.setdefault(_place(pointer), []).append((earlier[pointer], later[pointer]))
     return sorted(
         place
         for place, values in differing.items()
-        if len(values) >= LEAST_PAIRS
-        and len(values) >= LEAST_SHARE * compared[place]
+        if changes[place] >= LEAST_PAIRS
+        and changes[place] >= LEAST_SHARE * (compared[place] + equal)
         and _is_volatile(values)
     )
 

@@ -139,7 +139,7 @@ class Calibration:
 
     rates: Rates
     compared: float
-    """Comparisons of exact answers, weighted."""
+    """Comparisons of answers that may be served, weighted."""
     threshold: float | None
     """The default; `None` where no trust is enough."""
 
@@ -171,7 +171,7 @@ def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
         # The nearest call is served only where everything is, so it has no say in the threshold.
         servable = (c for c in part if c.cells[0][0] != "nearest")
         scored += [(others.trust(c.server, c.kind, c.cells), c) for c in servable]
-    compared = sum(c.weight for c in comparisons if str(c.cells[0][0]).startswith("exact"))
+    compared = sum(c.weight for c in comparisons if c.cells[0][0] not in ("nearest", "schema"))
     return Calibration(rates_of(comparisons), compared, default_threshold(scored))
 
 

@@ -6,18 +6,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from recorder.importer import import_files, import_sessions
 from recorder.store import Store
-from replayer.keys import hash64
+from replayer.effects import names_all_it_touches
 from replayer.learn import learn
 from replayer.mask import output_text
 from replayer.policy import Policy
 from replayer.replayer import Replayer
 from replayer.session import Answer
-from replayer.state import START, UNKNOWN, Place, World, argument_values, group_id
+from replayer.state import MOST_WORDS, START, UNKNOWN, Place, World, group_id, names_in
 
 Call = dict[str, Any]
 
@@ -144,17 +145,31 @@ def test_other_requests_are_told_apart_by_their_turn_and_move_nothing_on() -> No
     assert world.place(11, []) == before
 
 
-def test_values_that_may_name_something() -> None:
+def test_what_arguments_name() -> None:
+    def named(*words: str) -> set[int]:
+        return {crc32(word.encode()) for word in words}
+
     arguments = {
         "id": "W1",
         "n": 99,
-        "big": 100,
         "yes": True,
-        "x": "y",
+        "path": "/srv/Notes/today.txt",
+        "list": "red, 'blue'; **/*.py",
         "deep": [{"z": ["W1", -2000.5]}],
         "no": None,
     }
-    assert argument_values(arguments) == [hash64(text) for text in ("W1", "100", "-2000.5")]
+    assert set(names_in(arguments)) == named(
+        "w1", "99", "srv", "notes", "today.txt", "red", "blue", "py", "2000.5"
+    )
+    assert len(names_in(" ".join(f"word{number}" for number in range(1000)))) >= MOST_WORDS
+    assert names_in({"text": "Dan"}) == names_in({"other": "dan"})
+
+
+def test_a_call_that_sweeps_or_runs_what_it_is_given_names_nothing() -> None:
+    assert names_all_it_touches("read_file", {"path": "a.txt"})
+    assert not names_all_it_touches("read_file", {"path": "*.txt"})
+    assert not names_all_it_touches("search_files", {"path": "a"})
+    assert not names_all_it_touches("execute_sql", {"sql": "SELECT 1"})
 
 
 # Which recording answers

@@ -20,6 +20,7 @@ from replayer.replayer import Replayer
 from replayer.session import Answer, Miss
 from replayer.state import Place
 from replayer.trust import (
+    LEAST_TRUST,
     MIN_COMPARISONS,
     Calibration,
     Cell,
@@ -90,7 +91,16 @@ def test_of_an_unknown_group_nothing_is_the_own_groups() -> None:
 def test_the_nearest_level_answers_whatever_the_others_say(nearer: str, farther: str) -> None:
     others = [(AT[farther], 6, conversation) for conversation in (2, 3, 4, 5)]
     assert weighed(rows(*others, (AT[nearer], 5, 1))) == Candidate(
-        exchange=5, conversation=1, output=5, loose=5, tier="exact", level=nearer, agree=1, conflict=0, wide=2
+        exchange=5,
+        conversation=1,
+        output=5,
+        loose=5,
+        tier="exact",
+        level=nearer,
+        agree=1,
+        conflict=0,
+        wide=2,
+        stale=nearer in ("earlier state", "same group"),
     )
 
 
@@ -252,48 +262,51 @@ def test_the_bound_is_wilsons() -> None:
 
 
 def test_the_threshold_is_the_lowest_trust_whose_bound_is_two_percent() -> None:
-    best = scored(0.9, 81)
-    assert default_threshold(best) == 0.9
-    assert default_threshold([*best, *scored(0.8, 84, 1, first=100)]) == 0.8
-    assert default_threshold([*best, *scored(0.8, 83, 1, first=100)]) == 0.9
-    assert default_threshold([*scored(0.7, 500, first=1000), *scored(0.8, 83, 1, first=100), *best]) == 0.7
+    best = scored(0.99, 81)
+    assert default_threshold([*best, *scored(0.97, 84, 1, first=100), *scored(0.95, 0, 9, first=200)]) == 0.96
+    assert default_threshold([*best, *scored(0.97, 83, 1, first=100)]) == 0.98
+
+
+def test_what_lies_between_is_served_as_far_as_half_the_way_to_what_is_not() -> None:
+    assert default_threshold([*scored(0.99, 100), *scored(0.93, 0, 9, first=500)]) == 0.96
+    assert default_threshold(scored(0.99, 100)) == LEAST_TRUST
 
 
 def test_answers_of_equal_trust_are_served_together_or_not_at_all() -> None:
-    assert default_threshold([*scored(0.9, 100), *scored(0.9, 0, 9, first=500)]) is None
+    assert default_threshold([*scored(0.99, 100), *scored(0.99, 0, 9, first=500)]) is None
 
 
 def test_too_few_to_bound_count_as_they_are() -> None:
-    assert default_threshold([*scored(0.9, 30), *scored(0.8, 0, 5, first=100)]) == 0.9
-    assert default_threshold([*scored(0.9, 29), *scored(0.8, 0, 5, first=100)]) is None
-    assert default_threshold(scored(0.9, 29)) is None
-    assert default_threshold([*scored(0.9, 20), *scored(0.8, 20, first=100)]) == 0.8
-    assert default_threshold(scored(0.9, 40, 1)) is None
+    assert default_threshold([*scored(0.99, 30), *scored(0.97, 0, 5, first=100)]) == 0.98
+    assert default_threshold([*scored(0.99, 29), *scored(0.97, 0, 5, first=100)]) is None
+    assert default_threshold(scored(0.99, 29)) is None
+    assert default_threshold([*scored(0.99, 20), *scored(0.97, 20, first=100)]) == LEAST_TRUST
+    assert default_threshold(scored(0.99, 99, 1)) == LEAST_TRUST
+    assert default_threshold(scored(0.99, 98, 1)) is None
 
 
-def test_the_threshold_is_never_under_a_half() -> None:
-    assert default_threshold(scored(0.5, 200)) == 0.5
-    assert default_threshold(scored(0.49, 200)) is None
-    assert default_threshold([*scored(0.9, 100), *scored(0.49, 200, first=500)]) == 0.9
+def test_what_is_wrong_one_time_in_ten_is_not_served_however_right_the_rest_is() -> None:
+    assert default_threshold(scored(LEAST_TRUST - 0.01, 200)) is None
+    assert default_threshold([*scored(0.99, 100), *scored(0.5, 200, first=500)]) == LEAST_TRUST
 
 
 def test_no_trust_may_be_enough() -> None:
     assert default_threshold([]) is None
-    assert default_threshold([*scored(0.9, 0, 100), *scored(0.8, 100, first=500)]) is None
+    assert default_threshold([*scored(0.99, 0, 100), *scored(0.97, 100, first=500)]) is None
 
 
 def test_answers_that_go_wrong_together_are_fewer_pieces_of_evidence() -> None:
-    best, more = scored(0.9, 100), scored(0.8, 694, first=200)
-    apart = scored(0.8, 0, 6, first=2000)
+    best, more = scored(0.99, 100), scored(0.97, 694, first=200)
+    apart = scored(0.97, 0, 6, first=2000)
     together = [(trust, replace(each, group=2000)) for trust, each in apart]
-    assert default_threshold([*best, *more, *apart]) == 0.8
-    assert default_threshold([*best, *more, *together]) == 0.9
+    assert default_threshold([*best, *more, *apart]) == LEAST_TRUST
+    assert default_threshold([*best, *more, *together]) == 0.98
 
 
 def test_comparisons_count_by_their_weight() -> None:
-    light = [(0.9, replace(each, weight=0.5)) for _, each in scored(0.9, 59)]
+    light = [(0.99, replace(each, weight=0.5)) for _, each in scored(0.99, 59)]
     assert default_threshold(light) is None
-    assert default_threshold([*light, *scored(0.9, 1, first=100)]) == 0.9
+    assert default_threshold([*light, *scored(0.99, 1, first=100)]) == LEAST_TRUST
     assert calibrate([each for _, each in light]).compared == 29.5
 
 
