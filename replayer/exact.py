@@ -20,8 +20,6 @@ class ExactTier:
         self._learned = learned
 
     def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
-        rows = self._learned.rows(asked.key, asked.place, known=asked.known, keep=keep)
-        if asked.bound is not None:
-            rows = list(dict.fromkeys([*rows, *self._learned.bound_rows(asked.bound, keep)]))
+        rows = self._learned.rows(asked.key, asked.place, known=asked.known, keep=keep, bound=asked.bound)
         found = weigh(rows, asked.place, SAME, known=asked.known)
         return found if found is None or found.level in SAME_STATE else replace(found, tier=OTHER)

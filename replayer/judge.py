@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replayer.evidence import OWN_GROUP, SAME_STATE, Candidate
+from replayer.exact import SAME
 from replayer.trust import MIN_COMPARISONS, Calibration, cells_of
 
 
@@ -51,7 +52,7 @@ class Judge:
             return self.unknown if self._enough_lessons else None
         if not known:
             return self.unknown if self.unknown.enough else None
-        if candidate.level in SAME_STATE:
+        if candidate.tier == SAME:
             return self._same_state
         if self.known.enough:
             return self.known

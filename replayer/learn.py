@@ -432,18 +432,18 @@ class _Pass:
             conversation.extend([part.conversation.number] * (part.end - part.start))
             group.extend([part.group] * (part.end - part.start))
         # In the order of the table's key, so that its pages are written one after the other.
-        order = sorted(range(size), key=lambda row: (columns.key[row], columns.exchange[row]))
+        order = sorted(range(size), key=lambda row: (columns.bound[row], columns.exchange[row]))
 
         def rows() -> Iterator[tuple[int | None, ...]]:
             start = 0
             while start < size:
                 end = start
-                while end < size and columns.key[order[end]] == columns.key[order[start]]:
+                while end < size and columns.bound[order[end]] == columns.bound[order[start]]:
                     end += 1
                 for row in order[start:end]:
-                    bound = columns.bound[row]
+                    key, sent = columns.bound[row], columns.key[row]
                     yield (
-                        columns.key[row],
+                        key,
                         columns.exchange[row],
                         conversation[row],
                         group[row],
@@ -453,7 +453,7 @@ class _Pass:
                         columns.history[row],
                         columns.output[row],
                         columns.output[row],
-                        None if bound == columns.key[row] else bound,
+                        None if sent == key else sent,
                         end - start > BUSY,
                         columns.tool[row],
                     )

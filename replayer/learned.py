@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 6
+VERSION = 7
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -61,7 +61,7 @@ TABLES = {
         PRIMARY KEY (server, kind)
     ) WITHOUT ROWID""",
     "call": """(                           -- every answered request; the names are those of `evidence.Row`
-        key INTEGER NOT NULL,
+        key INTEGER NOT NULL,              -- with minted ids replaced by what stands for them
         exchange INTEGER NOT NULL,
         conversation INTEGER NOT NULL,
         group_number INTEGER NOT NULL,
@@ -71,7 +71,7 @@ TABLES = {
         history INTEGER NOT NULL,
         output INTEGER NOT NULL,
         loose INTEGER NOT NULL,
-        bound INTEGER,                     -- the key with minted ids replaced; NULL where there are none
+        sent INTEGER,                      -- the key with minted ids as they were; NULL where there are none
         busy INTEGER NOT NULL,             -- whether the key has more than BUSY rows
         tool INTEGER NOT NULL,
         PRIMARY KEY (key, exchange)
@@ -103,7 +103,7 @@ TABLES = {
 }
 
 INDEXES = (
-    "CREATE INDEX call_by_bound ON call (bound) WHERE bound IS NOT NULL",
+    "CREATE INDEX call_by_sent ON call (sent) WHERE sent IS NOT NULL",
     *(
         f"CREATE INDEX busy_by_{column} ON call (key, {column}, group_number) WHERE busy"
         for column in ("world", "history", "prefix", "related")
@@ -194,6 +194,7 @@ class Learned:
         """By server."""
         self.everywhere = {server: frozenset(values) for server, values in json.loads(everywhere).items()}
         self.known_group, self.unknown_group = (_calibration(item) for item in json.loads(calibration))
+        self._mints = bool(self.summary.get("minted"))
         self._facts: dict[int, Facts] = {}
         self._effects: dict[tuple[str, str], bool] = {}
 
@@ -241,13 +242,27 @@ class Learned:
             self._effects[server, kind] = known
         return known
 
-    def rows(self, key: int, place: Place, *, known: bool, keep: Keep | None = None) -> list[Row]:
+    def rows(
+        self, key: int, place: Place, *, known: bool, keep: Keep | None = None, bound: int | None = None
+    ) -> list[Row]:
         """Return the recorded answers to a call: all, or of a busy one the earliest and the nearest.
 
         Args:
+            key: Of the call as it was sent.
+            bound: With minted ids replaced by what stands for them, if it names any.
             known: Whether the call's group is recorded, so that its own recordings stand nearest.
             keep: Which of them may be used.
         """
+        rows = self._rows(key if bound is None else bound, place, known, keep)
+        if self._mints:
+            # The same id as it stands: in the run that it comes from, or in one that was told of it.
+            sent = self._kept(f"SELECT {ROW} FROM call WHERE sent = ? LIMIT {BUSY}", (key,), keep)
+            literal = [] if bound is None else self._rows(key, place, known, keep)
+            if sent or literal:
+                rows = list(dict.fromkeys([*rows, *sent, *literal]))
+        return rows
+
+    def _rows(self, key: int, place: Place, known: bool, keep: Keep | None) -> list[Row]:
         few = self._kept(f"SELECT {ROW} FROM call WHERE key = ? LIMIT {BUSY + 1}", (key,), None)
         if len(few) > BUSY:
             return list(dict.fromkeys([*self._nearest_rows(key, place, known, keep), *_those(few, keep)]))
@@ -297,11 +312,10 @@ class Learned:
         return _those(list(map(Row._make, self._database.all(statement, values))), keep)
 
     def has_call(self, key: int) -> bool:
-        return bool(self._database.all("SELECT 1 FROM call WHERE key = ? LIMIT 1", (key,)))
-
-    def bound_rows(self, bound: int, keep: Keep | None = None) -> list[Row]:
-        """Return the recorded answers to a call that names minted ids, whatever the ids were."""
-        return self._kept(f"SELECT {ROW} FROM call WHERE bound = ? LIMIT {BUSY}", (bound,), keep)
+        return any(
+            self._database.all(f"SELECT 1 FROM call WHERE {column} = ? LIMIT 1", (key,))
+            for column in ("key", "sent")
+        )
 
     def near_keys(self, near: int) -> list[int]:
         return [

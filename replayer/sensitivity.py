@@ -65,7 +65,8 @@ def learn_facts(connection: Connection, store: Store, tool: int) -> Facts:
     """Learn what may differ in a tool's calls and outputs."""
     rows = connection.execute(
         "SELECT call.key, group_number, prefix, output, call.exchange, arguments FROM call"
-        " JOIN distinct_call ON distinct_call.tool = call.tool AND distinct_call.key = call.key"
+        " JOIN distinct_call ON distinct_call.tool = call.tool"
+        " AND distinct_call.key = coalesce(sent, call.key)"
         " WHERE call.tool = ? ORDER BY call.exchange LIMIT ?",
         (tool, MOST_CALLS),
     ).fetchall()

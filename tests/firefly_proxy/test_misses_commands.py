@@ -1,4 +1,4 @@
-"""From a miss to a recorded answer: `replay` journals it, `misses` lists it, `record --from-misses` asks it."""
+"""From a miss to a recorded answer: replays journal it, `misses` lists it, `--from-misses` asks for it."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_call_that_differs_in_it_is_served_with_the_near_tiers_own_trust(db: P
         assert (answer.tier, output_text(answer.outcome)) == ("near", f"found {topic}")
         assert answer.trust is not None
         assert answer.trust > 0.9
-    for unlike in ({"query": "topic99", "format": "xml"}, {"query": "topic36", "format": "csv"}):
+    for unlike in ({"query": "topic999", "format": "xml"}, {"query": "topic36", "format": "csv"}):
         answer = replayer.session("g3").ask("s", "tools/call", {"name": "search", "arguments": unlike})
         assert isinstance(answer, Miss)
 

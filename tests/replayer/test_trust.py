@@ -310,10 +310,10 @@ def test_comparisons_count_by_their_weight() -> None:
     assert calibrate([each for _, each in light]).compared == 29.5
 
 
-def test_a_calibration_takes_thirty_comparisons_of_equal_calls() -> None:
-    near = compared("t", 100, cells=(("near",), ("near", 0, 0)))
-    assert not calibrate([*compared("t", MIN_COMPARISONS - 1), *near]).enough
-    assert calibrate([*compared("t", MIN_COMPARISONS), *near]).enough
+def test_a_calibration_takes_thirty_comparisons_of_answers_that_may_be_served() -> None:
+    others = [compared("t", 100, cells=((tier,), (tier, 0, 0))) for tier in ("nearest", "schema")]
+    assert not calibrate([*compared("t", MIN_COMPARISONS - 1), *others[0], *others[1]]).enough
+    assert calibrate([*compared("t", MIN_COMPARISONS), *others[0], *others[1]]).enough
 
 
 # What is served
