@@ -230,9 +230,9 @@ def replay(
         click.echo(
             f"firefly-proxy: group {group!r} is not recorded: answering as for an unseen task", err=True
         )
+    completer = _completer(model, base_url, max_usd) if simulate else None
     embedder = _embedder(semantic)
     learned = ensure_learned(store, progress_to_stderr(), embedder)
-    completer = _completer(model, base_url, max_usd) if simulate else None
     live = None
     if config is not None:
         from firefly_proxy.fallback import LiveFallback

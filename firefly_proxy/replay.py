@@ -171,7 +171,7 @@ class ReplayServer:
     ) -> Iterator[Message]:
         token = as_object(params.get("_meta")).get("progressToken")
         if token is not None and answer.exchange is not None:
-            for note in self._store.progress(answer.exchange):
+            for note in self._store.progress(self._store.exchange(answer.exchange.id)):
                 yield {
                     "jsonrpc": "2.0",
                     "method": "notifications/progress",

@@ -182,6 +182,23 @@ class Store:
             return _exchange(row)
         raise RecordingError(f"{self.path} has no exchange {exchange_id}")
 
+    def answer(self, conversation: int, exchange_id: int) -> tuple[str, ToolResult | OtherResult | RpcError]:
+        """Return the session and the outcome of an answered request; much cheaper than the exchange.
+
+        Raises:
+            RecordingError: there is none of that id in that conversation.
+        """
+        for row in self._rows(
+            "SELECT server.session_id, exchange.method, exchange.direction, reply.text AS reply FROM exchange"
+            " JOIN frame AS reply ON reply.id = exchange.reply JOIN server ON server.id = exchange.server_id"
+            " WHERE exchange.server_id = ? AND exchange.id = ?",
+            (conversation, exchange_id),
+        ):
+            outcome = _outcome(row)
+            assert not isinstance(outcome, NoReply)
+            return row["session_id"], outcome
+        raise RecordingError(f"{self.path} has no answered exchange {exchange_id}")
+
     def exchanges(self, *, session_id: str | None = None, method: str | None = None) -> Iterator[Exchange]:
         """Yield exchanges of both directions in the order the requests arrived, session by session.
 

@@ -297,14 +297,12 @@ def _compared(
     answered = isinstance(answer, Answer)
     if isinstance(answer, Answer):
         tier, trust, output = answer.tier, answer.trust, output_text(answer.outcome)
-        exchange = answer.exchange
-    else:
-        exchange = None
-        if answer.rejected is not None:
-            tier, trust = answer.rejected.tier, answer.rejected.trust
-            exchange = store.exchange(answer.rejected.exchange_id)
-            output = output_text(exchange.outcome)
-    if exchange is not None:
+        if answer.exchange is not None:
+            source = {"session": answer.exchange.session_id, "exchange": answer.exchange.id}
+    elif answer.rejected is not None:
+        tier, trust = answer.rejected.tier, answer.rejected.trust
+        exchange = store.exchange(answer.rejected.exchange_id)
+        output = output_text(exchange.outcome)
         source = {"session": exchange.session_id, "exchange": exchange.id}
     facts = learned.facts(tool_id(call.server, call.tool))
     baseline_tier, baseline_output = baseline.answer(call)

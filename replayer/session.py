@@ -6,11 +6,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recorder.canonical import readable_json
 from recorder.errors import FireflyError
-from recorder.exchange import Exchange, NoReply, OtherResult, RpcError, ToolResult
+from recorder.exchange import OtherResult, RpcError, ToolResult
 from recorder.redact import map_text
 from replayer.evidence import Candidate
 from replayer.exact import SAME
@@ -39,6 +39,13 @@ Outcome = ToolResult | OtherResult | RpcError
 logger = logging.getLogger(__name__)
 
 
+class Source(NamedTuple):
+    """The recorded exchange that an answer comes from."""
+
+    id: int
+    session_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request is answered, and how far that can be trusted."""
@@ -47,8 +54,8 @@ class Answer:
     tier: str
     trust: float | None
     """Probability of being right; `None` where it could not be measured."""
-    exchange: Exchange | None
-    """The recorded exchange it comes from; `None` for an answer that was not recorded."""
+    exchange: Source | None
+    """`None` for an answer that was not recorded."""
     score: float | None = None
     """How alike the recorded call is, in [0, 1]; 1 is equal."""
 
@@ -166,7 +173,8 @@ class ReplaySession:
         if not verdict.served:
             return None
         exchange = self._replayer.store.exchange(lesson.exchange_id)
-        return Answer(told(lesson, exchange), SCHEMA, verdict.trust, exchange)
+        source = Source(exchange.id, exchange.session_id)
+        return Answer(told(lesson, exchange), SCHEMA, verdict.trust, source)
 
     def _asked(self, identity: Identity, part: _Server, values: Sequence[int]) -> Asked:
         bound = key = identity.key if identity.key is not None else 0
@@ -189,16 +197,16 @@ class ReplaySession:
 
     def _answer(self, candidate: Candidate, verdict: Verdict, part: _Server) -> Answer | None:
         """Return a recorded answer told with this conversation's ids; `None` if they cannot be told apart."""
-        exchange = self._replayer.store.exchange(candidate.exchange)
-        outcome = exchange.outcome
-        assert not isinstance(outcome, NoReply)
+        session_id, recorded_outcome = self._replayer.store.answer(candidate.conversation, candidate.exchange)
+        outcome: Outcome = recorded_outcome
         if not part.lineage.is_empty:
             recorded = self._replayer.learned.minted(candidate.conversation)
             rebound = _rebound(outcome, part.lineage, recorded, candidate.exchange)
             if rebound is None:
                 return None
             outcome = rebound
-        return Answer(outcome, candidate.tier, verdict.trust, exchange, candidate.score)
+        source = Source(candidate.exchange, session_id)
+        return Answer(outcome, candidate.tier, verdict.trust, source, candidate.score)
 
     def _note(self, found: _Found) -> None:
         """Move the conversation on."""

@@ -79,7 +79,7 @@ def test_json_is_one_object_of_counts_tools_effects_and_trust(db: Path) -> None:
                 "server": "shop",
                 "name": name,
                 "calls": 24,
-                "insensitive": [],
+                "insensitive": {},
                 "prose": [],
                 "volatile": volatile,
             }
