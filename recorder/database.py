@@ -17,6 +17,9 @@ from recorder.errors import RecordingError
 Connection = sqlite3.Connection
 Row = sqlite3.Row
 
+CACHE_KIB = 8192
+"""Pages that a connection keeps: the upper ones of a large file's trees. Every thread has a connection."""
+
 LOCK_TIMEOUT_S = 60.0
 """How long a writer waits for another process's transaction; those take microseconds."""
 
@@ -38,13 +41,15 @@ def open_for_reading(path: Path) -> Connection:
     # A file closed cleanly has no write-ahead log, and SQLite needs to make one unless told that nobody
     # writes; that is certain only where nobody can.
     alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}",
         uri=True,
         timeout=LOCK_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
 
 
 def open_beside(path: Path, *, read_only: bool = False, lasting: bool = True) -> Connection:

@@ -26,11 +26,21 @@ class Judge:
 
     def __init__(self, known: Calibration, unknown: Calibration, min_trust: float | None = None) -> None:
         self.known, self.unknown, self.min_trust = known, unknown, min_trust
+        self._verdicts: dict[tuple[object, ...], Verdict] = {}
         # Of groups recorded once nothing in the same state could be compared, whatever else could.
         self._enough_lessons = unknown.compared_by("schema") >= MIN_COMPARISONS
         self._same_state = known if known.compared_at(SAME_STATE) >= MIN_COMPARISONS else None
 
     def judge(self, candidate: Candidate, server: str, kind: str, *, known: bool) -> Verdict:
+        """Return the trust in an answer, and whether it may be given. Like answers get the same verdict."""
+        c = candidate
+        like = (server, kind, known, c.tier, c.level, c.stale, c.agree, c.conflict, c.wide)
+        verdict = self._verdicts.get(like)
+        if verdict is None:
+            verdict = self._verdicts[like] = self._judged(candidate, server, kind, known)
+        return verdict
+
+    def _judged(self, candidate: Candidate, server: str, kind: str, known: bool) -> Verdict:
         calibration = self._calibration(candidate, known)
         if calibration is None:
             # Nothing could be learned: the same call is served for what it is, anything else is a guess. An

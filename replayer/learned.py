@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 7
+VERSION = 8
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -309,7 +309,8 @@ class Learned:
         ]
 
     def _kept(self, statement: str, values: tuple[int, ...], keep: Keep | None) -> list[Row]:
-        return _those(list(map(Row._make, self._database.all(statement, values))), keep)
+        rows = list(map(Row._make, self._database.all(statement, values)))
+        return rows if keep is None else _those(rows, keep)
 
     def has_call(self, key: int) -> bool:
         return any(

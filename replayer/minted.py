@@ -16,19 +16,16 @@ from typing import Any
 from recorder.canonical import readable_json
 from replayer.effects import CHANGING, READING, words_of
 
-_WORD_ID = (
-    r"(?<![\w-])(?:"
+_WORD = re.compile(r"[\w-]+")
+_WORD_ID = re.compile(
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"  # a UUID
     r"|[A-Za-z]{1,16}[-_]\d+"  # task-12
-    r"|(?=[A-Za-z0-9_]*\d)(?=[A-Za-z0-9_]*[A-Za-z])[A-Za-z0-9_]{8,64}"  # letters and digits, mixed
-    r")(?![\w-])"
+    r"|(?=.*[A-Za-z])[A-Za-z0-9_]{8,64}"  # letters and digits, mixed
 )
-_NUMBER_ID = (
-    r"(?:([A-Za-z]+)[_\- ](?:id|Id|ID)|([A-Za-z]*[a-z])(?:Id|ID)|(?<![A-Za-z])(?:id|Id|ID))"
-    r"\"?\s{0,2}[:=]?\s{0,2}\"?#?(\d{1,18})(?![\w.-])"  # "id": 17, ticket_id=17, Task ID: 17
-)
-_ID = re.compile(f"{_WORD_ID}|{_NUMBER_ID}")
-_NUMBERED = re.compile(_NUMBER_ID)
+_NUMBERED = re.compile(r"(?:id|Id|ID)\"?\s{0,2}[:=]?\s{0,2}\"?#?(\d{1,18})(?![\w.-])")
+"""`"id": 17`, `ticket_id=17`, `Task ID: 17`; what stands before says of what it is the id."""
+
+_NOUN = re.compile(r"([A-Za-z]*)([_\- ]?)$")
 _OPAQUE = re.compile(r"(?=.*\d[A-Za-z])(?=.*[A-Za-z]\d)[A-Za-z0-9_]{8,64}")
 _NAMES_AN_ID = re.compile(r"(?:(.*)[_\- ])?(?:id|Id|ID)s?|(.*[a-z])(?:Id|ID)s?")
 
@@ -44,7 +41,33 @@ Nouns = frozenset[str]
 
 def may_mint(text: str) -> bool:
     """Whether an answer holds anything shaped like an id."""
-    return _ID.search(text) is not None
+    return next(_found(text), None) is not None
+
+
+def _found(text: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the ids in a text: words first, then numbers, each with the word before it or an empty one."""
+    for word in _WORD.findall(text):
+        # Most words have no digit, and are done with before any pattern is tried.
+        if not word.isalpha() and not word.isdigit() and _has_digit(word) and _WORD_ID.fullmatch(word):
+            yield word, None
+    for match in _NUMBERED.finditer(text):
+        noun = _labelled(text, match)
+        if noun is not None:
+            yield match[1], noun
+
+
+def _has_digit(word: str) -> bool:
+    return any(character in "0123456789" for character in word)
+
+
+def _labelled(text: str, match: re.Match[str]) -> str | None:
+    """Return the word that says of what a number is the id; `None` where that is no label (`paid`)."""
+    before = _NOUN.search(text[max(0, match.start() - 40) : match.start()])
+    assert before is not None
+    noun, separator = before.groups()
+    if noun and not separator and (match[0][0] == "i" or not noun[-1].islower()):
+        return None
+    return noun
 
 
 class Lineage:
@@ -83,7 +106,7 @@ class Lineage:
             return text
         kept = {made for made in new or () if not _OPAQUE.fullmatch(made)}
         text = substitute(text, {made: ref for made, ref in self.refs.items() if made not in kept})
-        return _NUMBERED.sub(lambda match: self._numbered(match, kept), text) if self._numbers else text
+        return _NUMBERED.sub(lambda match: self._numbered(match, text, kept), text) if self._numbers else text
 
     def hear(self, arguments: Mapping[str, Any], text: str) -> None:
         """Take note of a call and its answer: ids in either are nobody's making later on."""
@@ -101,17 +124,15 @@ class Lineage:
         self._turns[key] = turn + 1
         self._named.update(_texts(arguments))
         new: dict[str, str] = {}
-        for match in _ID.finditer(text):
-            made = match[3] or match[0]
-            if made in new or self._known(made, match):
+        for made, noun in _found(text):
+            if made in new or self._known(made, numbered=noun is not None):
                 continue
             ref = f"«{key & 0xFFFFFFFFFFFFFFFF:x}.{turn}.{len(new)}»"
             new[made], self.ids[ref] = ref, made
-            if match[3]:
-                nouns = _nouns(match[1] or match[2] or "") or _nouns(tool)
-                self._numbers.setdefault(made, []).append((nouns, ref))
-            else:
+            if noun is None:
                 self.refs[made] = ref
+            else:
+                self._numbers.setdefault(made, []).append((_nouns(noun) or _nouns(tool), ref))
             if len(new) == MOST_IDS:
                 break
         return new
@@ -142,8 +163,8 @@ class Lineage:
         told = _NUMBERED.sub(lambda match: _renumbered(match, changed), told)
         return json.loads(told) if told != text else value
 
-    def _known(self, made: str, match: re.Match[str]) -> bool:
-        if match[3]:
+    def _known(self, made: str, *, numbered: bool) -> bool:
+        if numbered:
             return made in self._named
         if made in self.refs:
             return True
@@ -175,9 +196,9 @@ class Lineage:
                 return ref
         return None
 
-    def _numbered(self, match: re.Match[str], kept: set[str]) -> str:
-        number = match[3]
-        ref = None if number in kept else self._number(number, _nouns(match[1] or match[2] or ""))
+    def _numbered(self, match: re.Match[str], text: str, kept: set[str]) -> str:
+        number, noun = match[1], _labelled(text, match)
+        ref = None if noun is None or number in kept else self._number(number, _nouns(noun))
         return match[0] if ref is None else match[0][: -len(number)] + ref
 
 
@@ -191,7 +212,7 @@ def substitute(text: str, replacements: Mapping[str, str]) -> str:
 
 
 def _renumbered(match: re.Match[str], replacements: Mapping[str, str]) -> str:
-    number = match[3]
+    number = match[1]
     return match[0][: -len(number)] + replacements.get(number, number)
 
 

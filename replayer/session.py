@@ -143,14 +143,15 @@ class ReplaySession:
         found = _Found(identity, part, self._asked(identity, part, values), values, params)
         if identity.key is None:
             return found
-        if told := self._refused(identity, schema):
-            found.answer = told
-            return found
         only = self._replayer.only
         keep = None if only is None else (lambda row: row.conversation in only)
         for tier in self._replayer.tiers:
             candidate = tier.find(found.asked, keep)
             if candidate is None:
+                # A call that was recorded itself is answered as it was, whatever its schema says of it.
+                if tier is self._replayer.tiers[0] and (told := self._refused(identity, schema)):
+                    found.answer = told
+                    return found
                 continue
             verdict = (
                 self._replayer.judge.judge(candidate, server, identity.kind, known=self._known)

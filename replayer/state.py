@@ -142,7 +142,7 @@ def names_in(arguments: object) -> list[int]:
     return [crc32(word.encode("utf-8", "surrogatepass")) for word in words]
 
 
-MOST_WORDS, MOST_CHARACTERS = 64, 4096
+MOST_WORDS, MOST_CHARACTERS = 64, 1024
 """Words that are looked at, and characters of one text, the shortest texts first: names are short."""
 
 _BREAK = re.compile(r"[\s/\\,;(){}\[\]\"=<>|]+")
