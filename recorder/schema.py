@@ -37,7 +37,8 @@ MIGRATIONS = (
         started_at REAL NOT NULL,
         ended_at REAL,
         ending TEXT,                           -- how it ended; NULL while it runs or if it was killed
-        process TEXT NOT NULL,                 -- the recorder's host, pid and start: tells the two apart
+        process TEXT NOT NULL,                 -- the recorder's host, pid and start: tells the two apart; or
+                                               -- import: and a hash of the content, of an imported session
         client TEXT,                           -- JSON: the client's name and version, as it gave them
         client_capabilities TEXT,              -- JSON
         era TEXT,                              -- 'legacy' (initialize) or 'modern' (2026-07-28 and later)

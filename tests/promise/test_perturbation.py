@@ -372,12 +372,7 @@ def ask(session: ReplaySession, tool: str, arguments: Arguments, other: Argument
         return Asked(tool, arguments, other, None, truth, "")
     assert isinstance(answer.outcome, ToolResult)
     (block,) = answer.outcome.result["content"]
-    exchange = answer.exchange
-    assert exchange is not None
-    assert exchange.call is not None
-    source = (
-        f"{answer.tier}, trust {answer.trust or 0:.3f}, recorded for {json.dumps(exchange.call.arguments)}"
-    )
+    source = f"{answer.tier}, trust {answer.trust or 0:.3f}, recorded as {answer.exchange}"
     return Asked(tool, arguments, other, block["text"], truth, source)
 
 
