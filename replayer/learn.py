@@ -432,16 +432,14 @@ class _Pass:
             conversation.extend([part.conversation.number] * (part.end - part.start))
             group.extend([part.group] * (part.end - part.start))
         # In the order of the table's key, so that its pages are written one after the other.
-        order = sorted(range(size), key=lambda row: (columns.bound[row], columns.exchange[row]))
+        twice = [row for row, bound in enumerate(columns.bound) if bound != columns.key[row]]
+        keys = columns.key + array("q", (columns.bound[row] for row in twice))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
 
-        def rows() -> Iterator[tuple[int | None, ...]]:
-            start = 0
-            while start < size:
-                end = start
-                while end < size and columns.bound[order[end]] == columns.bound[order[start]]:
-                    end += 1
-                for row in order[start:end]:
-                    key, sent = columns.bound[row], columns.key[row]
+        def rows() -> Iterator[tuple[int, ...]]:
+            for key, alike in groupby(order, key=keys.__getitem__):
+                members = [place if place < size else twice[place - size] for place in alike]
+                for row in members:
                     yield (
                         key,
                         columns.exchange[row],
@@ -453,13 +451,11 @@ class _Pass:
                         columns.history[row],
                         columns.output[row],
                         columns.output[row],
-                        None if sent == key else sent,
-                        end - start > BUSY,
+                        len(members) > BUSY,
                         columns.tool[row],
                     )
-                start = end
 
-        self._connection.executemany(f"INSERT INTO call VALUES ({', '.join('?' * 13)})", rows())
+        self._connection.executemany(f"INSERT INTO call VALUES ({', '.join('?' * 12)})", rows())
         for index in (*INDEXES, "CREATE INDEX call_by_tool ON call (tool)"):
             self._connection.execute(index)
 

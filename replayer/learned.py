@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 8
+VERSION = 9
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {
@@ -60,8 +60,10 @@ TABLES = {
         unchanged REAL NOT NULL,
         PRIMARY KEY (server, kind)
     ) WITHOUT ROWID""",
-    "call": """(                           -- every answered request; the names are those of `evidence.Row`
-        key INTEGER NOT NULL,              -- with minted ids replaced by what stands for them
+    "call": """(                           -- every answered request; the names are those of `evidence.Row`.
+                                           -- One that names minted ids stands twice, as it was and under the
+                                           -- key with what stands for them
+        key INTEGER NOT NULL,
         exchange INTEGER NOT NULL,
         conversation INTEGER NOT NULL,
         group_number INTEGER NOT NULL,
@@ -71,7 +73,6 @@ TABLES = {
         history INTEGER NOT NULL,
         output INTEGER NOT NULL,
         loose INTEGER NOT NULL,
-        sent INTEGER,                      -- the key with minted ids as they were; NULL where there are none
         busy INTEGER NOT NULL,             -- whether the key has more than BUSY rows
         tool INTEGER NOT NULL,
         PRIMARY KEY (key, exchange)
@@ -103,7 +104,6 @@ TABLES = {
 }
 
 INDEXES = (
-    "CREATE INDEX call_by_sent ON call (sent) WHERE sent IS NOT NULL",
     *(
         f"CREATE INDEX busy_by_{column} ON call (key, {column}, group_number) WHERE busy"
         for column in ("world", "history", "prefix", "related")
@@ -194,7 +194,6 @@ class Learned:
         """By server."""
         self.everywhere = {server: frozenset(values) for server, values in json.loads(everywhere).items()}
         self.known_group, self.unknown_group = (_calibration(item) for item in json.loads(calibration))
-        self._mints = bool(self.summary.get("minted"))
         self._facts: dict[int, Facts] = {}
         self._effects: dict[tuple[str, str], bool] = {}
 
@@ -253,13 +252,9 @@ class Learned:
             known: Whether the call's group is recorded, so that its own recordings stand nearest.
             keep: Which of them may be used.
         """
-        rows = self._rows(key if bound is None else bound, place, known, keep)
-        if self._mints:
-            # The same id as it stands: in the run that it comes from, or in one that was told of it.
-            sent = self._kept(f"SELECT {ROW} FROM call WHERE sent = ? LIMIT {BUSY}", (key,), keep)
-            literal = [] if bound is None else self._rows(key, place, known, keep)
-            if sent or literal:
-                rows = list(dict.fromkeys([*rows, *sent, *literal]))
+        rows = self._rows(key, place, known, keep)
+        if bound is not None:
+            rows = list(dict.fromkeys([*self._rows(bound, place, known, keep), *rows]))
         return rows
 
     def _rows(self, key: int, place: Place, known: bool, keep: Keep | None) -> list[Row]:
@@ -313,10 +308,7 @@ class Learned:
         return rows if keep is None else _those(rows, keep)
 
     def has_call(self, key: int) -> bool:
-        return any(
-            self._database.all(f"SELECT 1 FROM call WHERE {column} = ? LIMIT 1", (key,))
-            for column in ("key", "sent")
-        )
+        return bool(self._database.all("SELECT 1 FROM call WHERE key = ? LIMIT 1", (key,)))
 
     def near_keys(self, near: int) -> list[int]:
         return [

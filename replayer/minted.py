@@ -147,18 +147,20 @@ class Lineage:
         Returns:
             `None` if an id in it stands for something else in this conversation.
         """
-        text = readable_json(value)
-        replacements: dict[str, str] = {}
+        changed: dict[str, str] = {}
+        strangers: list[str] = []
         for ref, made, brought_by in recorded:
-            if made not in text:
-                continue
-            if brought_by != exchange and ref in self.ids:
-                replacements[made] = self.ids[ref]
-            elif made in self.refs and (brought_by == exchange or self.refs[made] != ref):
-                return None
-        changed = {made: own for made, own in replacements.items() if made != own}
-        if not changed:
+            own = self.ids.get(ref) if brought_by != exchange else None
+            if own is not None:
+                if own != made:
+                    changed[made] = own
+            elif made in self.refs:
+                strangers.append(made)
+        if not changed and not strangers:
             return value
+        text = readable_json(value)
+        if any(made in text for made in strangers):
+            return None
         told = substitute(text, {made: own for made, own in changed.items() if not made.isdigit()})
         told = _NUMBERED.sub(lambda match: _renumbered(match, changed), told)
         return json.loads(told) if told != text else value

@@ -65,8 +65,7 @@ def learn_facts(connection: Connection, store: Store, tool: int) -> Facts:
     """Learn what may differ in a tool's calls and outputs."""
     rows = connection.execute(
         "SELECT call.key, group_number, prefix, output, call.exchange, arguments FROM call"
-        " JOIN distinct_call ON distinct_call.tool = call.tool"
-        " AND distinct_call.key = coalesce(sent, call.key)"
+        " JOIN distinct_call ON distinct_call.tool = call.tool AND distinct_call.key = call.key"
         " WHERE call.tool = ? ORDER BY call.exchange LIMIT ?",
         (tool, MOST_CALLS),
     ).fetchall()

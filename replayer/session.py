@@ -85,6 +85,8 @@ class _Server:
     lineage: Lineage = field(default_factory=Lineage)
     before: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     """World-changing calls so far."""
+    minted: dict[int, list[tuple[str, str, int]]] = field(default_factory=dict)
+    """Recorded conversation that answered → the ids that its server made up."""
     told: list[tuple[str, Mapping[str, Any], str]] = field(default_factory=list)
     """Tool, arguments and answer of every call so far; kept only where a model may be shown it."""
 
@@ -201,7 +203,10 @@ class ReplaySession:
         session_id, recorded_outcome = self._replayer.store.answer(candidate.conversation, candidate.exchange)
         outcome: Outcome = recorded_outcome
         if not part.lineage.is_empty:
-            recorded = self._replayer.learned.minted(candidate.conversation)
+            recorded = part.minted.get(candidate.conversation)
+            if recorded is None:
+                recorded = self._replayer.learned.minted(candidate.conversation)
+                part.minted[candidate.conversation] = recorded
             rebound = _rebound(outcome, part.lineage, recorded, candidate.exchange)
             if rebound is None:
                 return None
