@@ -38,9 +38,10 @@ def open_for_reading(path: Path) -> Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    # A file closed cleanly has no write-ahead log, and SQLite needs to make one unless told that nobody
-    # writes; that is certain only where nobody can.
-    alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    # A file closed cleanly has no write-ahead log, or an empty one, and SQLite needs to make one unless told
+    # that nobody writes; that is certain only where nobody can.
+    log = path.with_name(path.name + "-wal")
+    alone = not os.access(path.parent, os.W_OK) and (not log.exists() or log.stat().st_size == 0)
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}",
         uri=True,

@@ -81,6 +81,7 @@ class Store:
         self.path = path
         self._database = Database(path, self._connect)
         self._rows = self._database.rows
+        self._sessions_of: dict[int, str] = {}
         self._database.connection()
 
     def sessions(self) -> list[Session]:
@@ -189,14 +190,14 @@ class Store:
             RecordingError: there is none of that id in that conversation.
         """
         for row in self._rows(
-            "SELECT server.session_id, exchange.method, exchange.direction, reply.text AS reply FROM exchange"
-            " JOIN frame AS reply ON reply.id = exchange.reply JOIN server ON server.id = exchange.server_id"
+            "SELECT exchange.method, exchange.direction, reply.text AS reply FROM exchange"
+            " JOIN frame AS reply ON reply.id = exchange.reply"
             " WHERE exchange.server_id = ? AND exchange.id = ?",
             (conversation, exchange_id),
         ):
             outcome = _outcome(row)
             assert not isinstance(outcome, NoReply)
-            return row["session_id"], outcome
+            return self._session_of(conversation), outcome
         raise RecordingError(f"{self.path} has no answered exchange {exchange_id}")
 
     def exchanges(self, *, session_id: str | None = None, method: str | None = None) -> Iterator[Exchange]:
@@ -261,6 +262,13 @@ class Store:
 
     def known_secrets(self) -> list[KnownSecret]:
         return [KnownSecret(*row) for row in self._rows("SELECT digest, length, placeholder FROM secret")]
+
+    def _session_of(self, conversation: int) -> str:
+        session = self._sessions_of.get(conversation)
+        if session is None:
+            (session,) = next(self._rows("SELECT session_id FROM server WHERE id = ?", (conversation,)))
+            self._sessions_of[conversation] = session
+        return session
 
     def _open_requests(self) -> dict[str, list[sqlite3.Row]]:
         """Return the requests without an outcome, by session; only sessions that nobody ended have any."""

@@ -26,7 +26,11 @@ _NUMBERED = re.compile(r"(?:id|Id|ID)\"?\s{0,2}[:=]?\s{0,2}\"?#?(\d{1,18})(?![\w
 """`"id": 17`, `ticket_id=17`, `Task ID: 17`; what stands before says of what it is the id."""
 
 _NOUN = re.compile(r"([A-Za-z]*)([_\- ]?)$")
-_OPAQUE = re.compile(r"(?=.*\d[A-Za-z])(?=.*[A-Za-z]\d)[A-Za-z0-9_]{8,64}")
+_RANDOM = re.compile(
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=.*\d[A-Za-z])(?=.*[A-Za-z]\d)[A-Za-z0-9_]{8,64}"
+)
+"""What no two servers make up alike."""
+
 _NAMES_AN_ID = re.compile(r"(?:(.*)[_\- ])?(?:id|Id|ID)s?|(.*[a-z])(?:Id|ID)s?")
 
 MOST_IDS = 50
@@ -104,7 +108,7 @@ class Lineage:
         """
         if not self.ids:
             return text
-        kept = {made for made in new or () if not _OPAQUE.fullmatch(made)}
+        kept = {made for made in new or () if not _RANDOM.fullmatch(made)}
         text = substitute(text, {made: ref for made, ref in self.refs.items() if made not in kept})
         return _NUMBERED.sub(lambda match: self._numbered(match, text, kept), text) if self._numbers else text
 
@@ -151,6 +155,8 @@ class Lineage:
         strangers: list[str] = []
         for ref, made, brought_by in recorded:
             own = self.ids.get(ref) if brought_by != exchange else None
+            if brought_by != exchange and self.refs.get(made, ref) != ref and _RANDOM.fullmatch(made):
+                continue  # the very same id was told to this conversation, as another of its own
             if own is not None:
                 if own != made:
                     changed[made] = own

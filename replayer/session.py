@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,8 +141,9 @@ class ReplaySession:
         part = self._servers.get(server)
         if part is None:
             part = self._servers[server] = _Server(World(self._group, self._shared))
-        values = identity.values(self._replayer.learned.everywhere.get(server, frozenset()))
-        found = _Found(identity, part, self._asked(identity, part, values), values, params)
+        everywhere = self._replayer.learned.everywhere.get(server, frozenset())
+        asked = self._asked(identity, part, lambda: identity.values(everywhere))
+        found = _Found(identity, part, asked, everywhere, params)
         if identity.key is None:
             return found
         only = self._replayer.only
@@ -179,7 +180,7 @@ class ReplaySession:
         source = Source(exchange.id, exchange.session_id)
         return Answer(told(lesson, exchange), SCHEMA, verdict.trust, source)
 
-    def _asked(self, identity: Identity, part: _Server, values: Sequence[int]) -> Asked:
+    def _asked(self, identity: Identity, part: _Server, values: Callable[[], Sequence[int]]) -> Asked:
         bound = key = identity.key if identity.key is not None else 0
         if identity.tool is not None and self._mints:
             arguments = part.lineage.bind(identity.tool, identity.arguments)
@@ -235,9 +236,12 @@ class ReplaySession:
                 identity.server, identity.kind, entry.get("annotations")
             )
             text = output_text(outcome) if outcome is not None else ""
-            everywhere = self._replayer.learned.everywhere.get(identity.server, frozenset())
-            named = [value for value in names_in(text) if value not in everywhere] if changes else []
-            part.world.note(bound, found.values, changes=changes, told=named)
+            if changes:
+                values = identity.values(found.everywhere)
+                named = [value for value in names_in(text) if value not in found.everywhere]
+                part.world.note(bound, values, changes=True, told=named)
+            else:
+                part.world.note(bound, (), changes=False)
             if changes and identity.tool is not None:
                 part.before.append((identity.tool, identity.arguments))
             if outcome is not None and self._replayer.completer is not None and identity.tool is not None:
@@ -306,7 +310,8 @@ class _Found:
     identity: Identity
     part: _Server
     asked: Asked
-    values: Sequence[int]
+    everywhere: frozenset[int]
+    """What nearly all calls to the server name."""
     params: Mapping[str, Any]
     """As they are compared: secrets replaced."""
     answer: Answer | None = None

@@ -7,7 +7,7 @@ two can be compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -20,22 +20,50 @@ START = 0
 """The state and the history of a conversation that has asked nothing."""
 
 
-@dataclass(frozen=True, slots=True)
 class Place:
-    """Where one call stands in its conversation with one server, before it is answered."""
+    """Where one call stands in its conversation with one server, before it is answered.
 
-    group: int
-    """The task and start state; `UNKNOWN` where nobody said."""
-    world: int
-    """Of the world-changing calls before it, to whichever server. With the group this is the state."""
-    prefix: int
-    """Of those to the same server: one replayed alone knows of no others."""
-    earlier: tuple[int, ...]
-    """Prefixes before the last world-changing calls, latest first; at most `MOST_EARLIER`."""
-    related: int
-    """Of the world-changing calls before it that name something it names; of all, if it names nothing."""
-    history: int
-    """Of all calls before it, and itself."""
+    Args:
+        group: The task and start state; `UNKNOWN` where nobody said.
+        world: Of the world-changing calls before it, to whichever server. With the group this is the state.
+        prefix: Of those to the same server: one replayed alone knows of no others.
+        earlier: Prefixes before the last world-changing calls, latest first; at most `MOST_EARLIER`.
+        related: Of the world-changing calls before it that name something it names; of all, if it names
+            nothing. It may be given as what finds it out: few answers need it, and it takes the longest.
+        history: Of all calls before it, and itself.
+    """
+
+    __slots__ = ("_related", "earlier", "group", "history", "prefix", "world")
+
+    def __init__(
+        self,
+        group: int,
+        world: int,
+        prefix: int,
+        earlier: tuple[int, ...],
+        related: int | Callable[[], int],
+        history: int,
+    ) -> None:
+        self.group, self.world, self.prefix, self.earlier = group, world, prefix, earlier
+        self._related, self.history = related, history
+
+    @property
+    def related(self) -> int:
+        if not isinstance(self._related, int):
+            self._related = self._related()
+        return self._related
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return f"Place{self._fields()}"
+
+    def _fields(self) -> tuple[object, ...]:
+        return (self.group, self.world, self.prefix, self.earlier, self.related, self.history)
 
 
 UNKNOWN = 0
@@ -74,29 +102,31 @@ class World:
     _far_reaching: list[int] = field(default_factory=list)
     """Those that named nothing, by number: they may concern everything."""
 
-    def place(self, key: int, values: Sequence[int]) -> Place:
-        """Return where a tool call stands.
+    def place(self, key: int, values: Sequence[int] | Callable[[], Sequence[int]]) -> Place:
+        """Return where a tool call stands. Its `related` is to be asked for before the conversation moves on.
 
         Args:
-            values: What it names, as `names_in` numbers it; nothing, if it may concern everything.
+            values: What it names, as `names_in` numbers it; nothing, if it may concern everything. Or what
+                finds it out.
         """
         prefixes = self._prefixes
-        if values:
-            numbers = {number for value in values for number in self._writers.get(value, ())}
-            related = START
-            if numbers or self._far_reaching:
-                ordered = sorted(numbers.union(self._far_reaching))
-                related = chain64(START, *(self._writes[number] for number in ordered))
-        else:
-            related = prefixes[-1]
         return Place(
             self.group,
             self.shared.world,
             prefixes[-1],
             tuple(prefixes[-2 : -2 - MOST_EARLIER : -1]),
-            related,
+            lambda: self._related(values() if callable(values) else values),
             chain64(self._history, key),
         )
+
+    def _related(self, values: Sequence[int]) -> int:
+        if not values:
+            return self._prefixes[-1]
+        numbers = {number for value in values for number in self._writers.get(value, ())}
+        if not numbers and not self._far_reaching:
+            return START
+        ordered = sorted(numbers.union(self._far_reaching))
+        return chain64(START, *(self._writes[number] for number in ordered))
 
     def place_of_other(self, key: int) -> Place:
         """Return where a request stands that is no tool call; equal ones are told apart by their number."""
