@@ -73,6 +73,8 @@ class Candidate:
     """The same over all recordings of the call, of whatever level."""
     stale: bool = False
     """Whether the conversation has made related world-changing calls that the recorded one had not."""
+    literal: bool = False
+    """Whether the ids it names are the very same ones, and not those of another run that stand for them."""
     score: float = 1.0
     """How alike the recorded call is, in [0, 1]; scores of different tiers do not compare."""
 

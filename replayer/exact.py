@@ -20,6 +20,14 @@ class ExactTier:
         self._learned = learned
 
     def find(self, asked: Asked, keep: Keep | None = None) -> Candidate | None:
-        rows = self._learned.rows(asked.key, asked.place, known=asked.known, keep=keep, bound=asked.bound)
+        rows = self._learned.rows(asked.key, asked.place, known=asked.known, keep=keep)
+        told = {row.exchange for row in rows}
+        if asked.bound is not None:
+            # The same call of another run, whatever its ids were; or of one that was told the very same id.
+            bound = self._learned.rows(asked.bound, asked.place, known=asked.known, keep=keep)
+            told -= {row.exchange for row in bound}
+            rows = list(dict.fromkeys([*bound, *rows]))
         found = weigh(rows, asked.place, SAME, known=asked.known)
+        if found is not None and asked.bound is not None and found.exchange in told:
+            found = replace(found, literal=True)
         return found if found is None or found.level in SAME_STATE else replace(found, tier=OTHER)

@@ -241,23 +241,13 @@ class Learned:
             self._effects[server, kind] = known
         return known
 
-    def rows(
-        self, key: int, place: Place, *, known: bool, keep: Keep | None = None, bound: int | None = None
-    ) -> list[Row]:
+    def rows(self, key: int, place: Place, *, known: bool, keep: Keep | None = None) -> list[Row]:
         """Return the recorded answers to a call: all, or of a busy one the earliest and the nearest.
 
         Args:
-            key: Of the call as it was sent.
-            bound: With minted ids replaced by what stands for them, if it names any.
             known: Whether the call's group is recorded, so that its own recordings stand nearest.
             keep: Which of them may be used.
         """
-        rows = self._rows(key, place, known, keep)
-        if bound is not None:
-            rows = list(dict.fromkeys([*self._rows(bound, place, known, keep), *rows]))
-        return rows
-
-    def _rows(self, key: int, place: Place, known: bool, keep: Keep | None) -> list[Row]:
         few = self._kept(f"SELECT {ROW} FROM call WHERE key = ? LIMIT {BUSY + 1}", (key,), None)
         if len(few) > BUSY:
             return list(dict.fromkeys([*self._nearest_rows(key, place, known, keep), *_those(few, keep)]))

@@ -141,12 +141,15 @@ class Lineage:
                 break
         return new
 
-    def rebind(self, value: Any, recorded: list[tuple[str, str, int]], exchange: int) -> Any | None:
+    def rebind(
+        self, value: Any, recorded: list[tuple[str, str, int]], exchange: int, *, literal: bool = False
+    ) -> Any | None:
         """Return what a recorded run was answered, told with this conversation's ids.
 
         Args:
             recorded: What stands for each id minted in that run, the id, and whose answer brought it.
             exchange: Whose answer this is.
+            literal: The call named ids that are this conversation's and that run's, too.
 
         Returns:
             `None` if an id in it stands for something else in this conversation.
@@ -155,9 +158,11 @@ class Lineage:
         strangers: list[str] = []
         for ref, made, brought_by in recorded:
             own = self.ids.get(ref) if brought_by != exchange else None
-            if brought_by != exchange and self.refs.get(made, ref) != ref and _RANDOM.fullmatch(made):
-                continue  # the very same id was told to this conversation, as another of its own
-            if own is not None:
+            if literal and self.refs.get(made, ref) != ref:
+                # Counted ids of two runs are equal by chance; what looks random is one and the same.
+                if not _RANDOM.fullmatch(made):
+                    strangers.append(made)
+            elif own is not None:
                 if own != made:
                     changed[made] = own
             elif made in self.refs:

@@ -208,7 +208,7 @@ class ReplaySession:
             if recorded is None:
                 recorded = self._replayer.learned.minted(candidate.conversation)
                 part.minted[candidate.conversation] = recorded
-            rebound = _rebound(outcome, part.lineage, recorded, candidate.exchange)
+            rebound = _rebound(outcome, part.lineage, recorded, candidate)
             if rebound is None:
                 return None
             outcome = rebound
@@ -319,18 +319,19 @@ class _Found:
 
 
 def _rebound(
-    outcome: Outcome, lineage: Lineage, recorded: list[tuple[str, str, int]], exchange: int
+    outcome: Outcome, lineage: Lineage, recorded: list[tuple[str, str, int]], candidate: Candidate
 ) -> Outcome | None:
     """Return a recorded outcome told with this conversation's ids, if it can be."""
     if not recorded:
         return outcome
+    exchange, literal = candidate.exchange, candidate.literal
     match outcome:
         case RpcError(error=error):
-            told = lineage.rebind(error, recorded, exchange)
+            told = lineage.rebind(error, recorded, exchange, literal=literal)
             return None if told is None else outcome if told is error else RpcError(error=told)
         case ToolResult(result=result):
-            told = lineage.rebind(result, recorded, exchange)
+            told = lineage.rebind(result, recorded, exchange, literal=literal)
             return None if told is None else outcome if told is result else ToolResult(result=told)
         case OtherResult(result=result):
-            told = lineage.rebind(result, recorded, exchange)
+            told = lineage.rebind(result, recorded, exchange, literal=literal)
             return None if told is None else outcome if told is result else OtherResult(result=told)
