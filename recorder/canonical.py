@@ -30,12 +30,15 @@ def readable_json(value: object) -> str:
 
     A lone surrogate, which UTF-8 has no form for, stays escaped.
     """
-    text = json.dumps(value, ensure_ascii=False)
+    text = _READABLE.encode(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return json.dumps(value)
     return text
+
+
+_READABLE = json.JSONEncoder(ensure_ascii=False)
 
 
 def encodable(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from hashlib import blake2b
+from struct import pack
 from typing import Any
 
 from recorder.canonical import canonical_json
@@ -26,27 +27,26 @@ def hash64(text: str) -> int:
 
 def chain64(before: int, *more: int) -> int:
     """Hash a sequence of 64-bit integers, order included; stable across processes and Python versions."""
-    data = b"".join(part.to_bytes(8, "big", signed=True) for part in (before, *more))
+    data = pack(f">{1 + len(more)}q", before, *more)
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
-def plain(value: object) -> Any:
+def plain(value: Any) -> Any:
     """Return a JSON value in the form that is compared.
 
     Text in Unicode NFC, a float without a fraction as the integer it equals, members that are null left
     out. `true` and `1` stay different, and the order of a list counts.
     """
-    match value:
-        case str():
-            return value if value.isascii() else unicodedata.normalize("NFC", value)
-        case float():
-            return int(value) if value.is_integer() else value
-        case dict():
-            return {plain(name): plain(item) for name, item in value.items() if item is not None}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return value
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if kind is dict:
+        return {plain(name): plain(item) for name, item in value.items() if item is not None}
+    if kind is list or kind is tuple:
+        return [plain(item) for item in value]
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    return value
 
 
 def canonical_arguments(
@@ -64,7 +64,11 @@ def canonical_arguments(
 
 def canonical_text(compared: object) -> str:
     """Render a value that is `plain` already, so that equal values have equal text (ASCII)."""
-    return json.dumps(compared, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _ENCODER.encode(compared)
+
+
+# `json.dumps` would make one for each call.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def call_key(server: str, tool: str, arguments_text: str) -> int:
