@@ -20,6 +20,9 @@ Row = sqlite3.Row
 CACHE_KIB = 8192
 """Pages that a connection keeps: the upper ones of a large file's trees. Every thread has a connection."""
 
+MAPPED_BYTES = 1 << 28
+"""Of a file beside a recording: all that is learned from a million exchanges and more."""
+
 LOCK_TIMEOUT_S = 60.0
 """How long a writer waits for another process's transaction; those take microseconds."""
 
@@ -64,7 +67,10 @@ def open_beside(path: Path, *, read_only: bool = False, lasting: bool = True) ->
     """
     try:
         if read_only:
-            return open_for_reading(path)
+            connection = open_for_reading(path)
+            # Its pages are then read where the system keeps them, once for all threads and processes.
+            connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+            return connection
         create_private(path)
         connection = sqlite3.connect(
             path.absolute(), timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
