@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replayer.evidence import OWN_GROUP, SAME_STATE, Candidate
 from replayer.exact import SAME
-from replayer.trust import MIN_COMPARISONS, Calibration, cells_of
+from replayer.trust import MIN_COMPARISONS, Calibration, cells_of, stands_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,19 @@ class Judge:
     Args:
         known: Learned by leaving sessions out, for rollouts whose group is recorded.
         unknown: Learned by leaving groups out, for the others.
+        changes: Whether a kind of call changes the world, by server and kind.
         min_trust: Instead of the learned thresholds, in [0, 1]; at 0 everything found is served.
     """
 
-    def __init__(self, known: Calibration, unknown: Calibration, min_trust: float | None = None) -> None:
+    def __init__(
+        self,
+        known: Calibration,
+        unknown: Calibration,
+        min_trust: float | None = None,
+        changes: Callable[[str, str], bool] = lambda server, kind: False,
+    ) -> None:
         self.known, self.unknown, self.min_trust = known, unknown, min_trust
+        self._changes = changes
         self._verdicts: dict[tuple[object, ...], Verdict] = {}
         # Of groups recorded once nothing in the same state could be compared, whatever else could.
         self._enough_lessons = unknown.compared_by("schema") >= MIN_COMPARISONS
@@ -47,7 +56,8 @@ class Judge:
             # error for a violated schema is the server's own words for the same mistake.
             served = candidate.tier.startswith("exact") or candidate.tier == "schema"
             return Verdict(None, served or self.min_trust == 0)
-        trust = calibration.rates.trust(server, kind, cells_of(candidate))
+        alone = stands_alone(candidate, changes=self._changes(server, kind))
+        trust = calibration.rates.trust(server, kind, cells_of(candidate), alone=alone)
         if candidate.tier == "nearest":
             return Verdict(trust, self.min_trust == 0)
         if candidate.stale:

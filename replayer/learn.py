@@ -53,7 +53,7 @@ from replayer.semantic import SemanticTier, embedded_text
 from replayer.sensitivity import learn_facts, reply_text, without_volatile
 from replayer.state import MOST_EARLIER, START, Place, Shared, World, group_id, names_in
 from replayer.tier import Asked
-from replayer.trust import MIN_COMPARISONS, Calibration, Comparison, calibrate, cells_of
+from replayer.trust import MIN_COMPARISONS, Calibration, Comparison, calibrate, cells_of, stands_alone
 from replayer.violations import Checker
 
 MOST_COMPARISONS = 200_000
@@ -530,11 +530,12 @@ class _Pass:
                 if row % stride:
                     continue
                 right = self._columns.output[row]
+                changes = self._kinds[self._columns.kind[row]].changes
                 if alike > 1 and (found := finder.find(asked, _unlike(conversation=own))):
-                    comparisons[0].append(_comparison(asked, found, right, 1.0))
+                    comparisons[0].append(_comparison(asked, found, right, 1.0, changes))
                 unknown = replace(asked, known=False)
                 if found := finder.find(unknown, _unlike(group=group)):
-                    comparisons[1].append(_comparison(asked, found, right, 1.0 / alike))
+                    comparisons[1].append(_comparison(asked, found, right, 1.0 / alike, changes))
         self._connection.execute("BEGIN")
         self._connection.execute("DELETE FROM learned")
         self._write_learned(*(calibrate([*found, *self._lesson_comparisons]) for found in comparisons))
@@ -631,9 +632,15 @@ def _unlike(*, conversation: int | None = None, group: int | None = None) -> Kee
     return lambda row: row.conversation != conversation and row.group != group
 
 
-def _comparison(asked: Asked, found: Candidate, right: int, weight: float) -> Comparison:
+def _comparison(asked: Asked, found: Candidate, right: int, weight: float, changes: bool) -> Comparison:
     return Comparison(
-        asked.server, asked.kind, cells_of(found), found.output == right, weight, asked.place.group
+        asked.server,
+        asked.kind,
+        cells_of(found),
+        found.output == right,
+        weight,
+        asked.place.group,
+        stands_alone(found, changes=changes),
     )
 
 

@@ -70,7 +70,7 @@ class Replayer:
         if min_trust is not None and not 0 <= min_trust <= 1:
             raise ValueError(f"min_trust must be in [0, 1], got {min_trust}")
         self.store, self.learned, self.journal = store, learned, journal
-        self.judge = Judge(learned.known_group, learned.unknown_group, min_trust)
+        self.judge = Judge(learned.known_group, learned.unknown_group, min_trust, learned.changes)
         self.live, self.completer = live, completer
         self.schema_tier = SchemaTier(learned)
         self.tiers: tuple[Tier, ...] = (

@@ -20,6 +20,10 @@ SHRINKAGE = 4.0
 """Comparisons that a cell needs to count as much as what is known without it. Between 2 and 4 neither
 coverage nor wrong answers moved by more than a point, on seven corpora."""
 
+ALONE = 0.85
+"""Where an answer's trust begins that other kinds of call say nothing of: under every threshold, so that a
+kind that was never compared is not served."""
+
 MOST_OF_A_TOOL = 10.0
 """Comparisons that one tool adds to the rates of its server and of the recording: those are rates over tools,
 and say what to expect of one that was seldom compared."""
@@ -58,6 +62,17 @@ class Comparison:
     weight: float
     """1, or less where several sessions of one group repeat what is one piece of evidence."""
     group: int
+    alone: bool = False
+    """Whether only this kind's own comparisons say something of it: see `stands_alone`."""
+
+
+def stands_alone(candidate: Candidate, *, changes: bool) -> bool:
+    """Whether the rates of other kinds of call say nothing of an answer.
+
+    What a world-changing call answers depends on the state that it changes. From another state it is right
+    where the tool answers everything alike, and that is a matter of the tool.
+    """
+    return changes and candidate.tier == "exact-other-state"
 
 
 def cells_of(candidate: Candidate) -> tuple[Cell, ...]:
@@ -92,8 +107,14 @@ class Rates:
                     self.servers.get((server, cell)), right * share, compared * share
                 )
 
-    def trust(self, server: str, kind: str, cells: Sequence[Cell]) -> float:
-        """Return the probability that an answer in these cells is right; in (0, 1)."""
+    def trust(self, server: str, kind: str, cells: Sequence[Cell], *, alone: bool = False) -> float:
+        """Return the probability that an answer in these cells is right; in (0, 1).
+
+        Args:
+            alone: Other kinds of call say nothing of this one.
+        """
+        if alone:
+            return self._of_kind(server, kind, cells, ALONE)
         trust = 0.5
         for cell in cells[1:]:
             trust = _shrunk(self.all.get(cell, _NONE), trust)
@@ -104,6 +125,9 @@ class Rates:
             if count not in (before, self.all.get(cell)):
                 trust = _shrunk(count, trust)
             before = count
+        return self._of_kind(server, kind, cells, trust)
+
+    def _of_kind(self, server: str, kind: str, cells: Sequence[Cell], trust: float) -> float:
         before = _NONE
         for cell in cells:
             count = self.kinds.get((server, kind, cell), _NONE)
@@ -170,7 +194,7 @@ def calibrate(comparisons: Sequence[Comparison]) -> Calibration:
         others = rates_of(c for other, fold in folds.items() if other != number for c in fold)
         # The nearest call is served only where everything is, so it has no say in the threshold.
         servable = (c for c in part if c.cells[0][0] != "nearest")
-        scored += [(others.trust(c.server, c.kind, c.cells), c) for c in servable]
+        scored += [(others.trust(c.server, c.kind, c.cells, alone=c.alone), c) for c in servable]
     compared = sum(c.weight for c in comparisons if c.cells[0][0] not in ("nearest", "schema"))
     return Calibration(rates_of(comparisons), compared, default_threshold(scored))
 
