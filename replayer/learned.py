@@ -265,7 +265,7 @@ class Learned:
             for columns in [*ways, [("prefix", place.earlier)]]:
                 if found := self._busy(key, columns, keep, own, (place.group,)):
                     return found
-            statement = f"SELECT {ROW} FROM call WHERE busy AND key = ?{own} LIMIT {BUSY}"
+            statement = _busy_statement("group", f"key = ?{own}")
             own_rows = self._kept(statement, (key, place.group), keep)
         else:
             own_rows = []
@@ -287,7 +287,7 @@ class Learned:
             for column, wanted in columns
             for value in wanted
             for row in self._kept(
-                f"SELECT {ROW} FROM call WHERE busy AND key = ? AND {column} = ?{also} LIMIT {BUSY}",
+                _busy_statement(column, f"key = ? AND {column} = ?{also}"),
                 (key, value, *values),
                 keep,
             )
@@ -347,6 +347,14 @@ class Learned:
                 "SELECT * FROM effect"
             )
         ]
+
+
+def _busy_statement(index: str, where: str) -> str:
+    """Return a look among the recordings of a busy call.
+
+    It names its index: SQLite takes a key to have few rows, and would read all those of a busy one.
+    """
+    return f"SELECT {ROW} FROM call INDEXED BY busy_by_{index} WHERE busy AND {where} LIMIT {BUSY}"
 
 
 def _those(rows: list[Row], keep: Keep | None) -> list[Row]:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from recorder.database import open_beside
 from recorder.importer import import_sessions
 from recorder.store import Store
 from replayer.evidence import LEVELS, Candidate, Row, weigh
+from replayer.keys import call_key
 from replayer.learn import learn
 from replayer.mask import output_text
 from replayer.policy import Policy
 from replayer.replayer import Replayer
 from replayer.session import Answer, Miss
-from replayer.state import Place
+from replayer.state import Place, group_id
 from replayer.trust import (
     LEAST_TRUST,
     MIN_COMPARISONS,
@@ -507,3 +509,22 @@ def test_a_least_trust_is_a_probability(db: Path, least: float) -> None:
     record(db, [("A", [call("get", "one")])])
     with pytest.raises(ValueError, match=f"min_trust must be in .0, 1., got {least}"):
         opened(db, min_trust=least)
+
+
+def test_a_busy_call_is_looked_up_by_the_indexes_made_for_it(tmp_path: Path) -> None:
+    db = tmp_path / "world.db"
+    record(db, [(f"g{number}", [call("get", f"desk of g{number}", key="desk")]) for number in range(65)])
+    learned = learn(Store(db))
+    connection = open_beside(learned.path, read_only=True)
+    asked: list[str] = []
+    learned._database.connection().set_trace_callback(asked.append)
+    key = call_key("s", "get", '{"key":"desk"}')
+    for known in (True, False):
+        # Stands where nothing recorded does, so that every way to stand near is tried.
+        learned.rows(key, Place(group_id("g64"), 1, 2, (3,), 4, 5), known=known)
+    looks = [statement for statement in asked if "busy AND" in statement]
+    plans = [connection.execute(f"EXPLAIN QUERY PLAN {look}").fetchall()[0][3] for look in looks]
+    assert {plan.split(" INDEX ")[1].split(" ")[0] for plan in plans} == {
+        f"busy_by_{column}" for column in ("world", "history", "prefix", "related", "group")
+    }
+    connection.close()
