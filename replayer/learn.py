@@ -21,7 +21,8 @@ from recorder.database import Connection, open_beside, transaction
 from recorder.embedder import Embedder
 from recorder.frame import as_object
 from recorder.store import Answered, Conversation, Store
-from replayer.effects import Effects, declared, suggested
+from recorder.verbs import declared, suggested
+from replayer.effects import Effects
 from replayer.evidence import Candidate
 from replayer.exact import ExactTier
 from replayer.journal import create_journal

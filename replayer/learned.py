@@ -16,7 +16,7 @@ from typing import Any
 from recorder.database import Connection, Database, open_beside
 from recorder.errors import FireflyError
 from recorder.store import Store
-from replayer.effects import declared, suggested
+from recorder.verbs import declared, suggested
 from replayer.evidence import Row
 from replayer.keys import hash64
 from replayer.lessons import ErrorLessons

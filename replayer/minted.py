@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recorder.canonical import readable_json
-from replayer.effects import CHANGING, READING, words_of
+from recorder.verbs import CHANGING, READING, words_of
 
 _WORD = re.compile(r"[\w-]+")
 _WORD_ID = re.compile(

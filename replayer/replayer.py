@@ -12,7 +12,7 @@ from recorder.completer import Completer
 from recorder.embedder import Embedder
 from recorder.exchange import ToolCall, ToolRef
 from recorder.store import Store
-from replayer.effects import declared, kind_of
+from recorder.verbs import declared, kind_of
 from replayer.exact import ExactTier
 from replayer.journal import Journal, MissedRequest
 from replayer.judge import Judge

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from replayer.effects import kind_of, names_all_it_touches
+from recorder.verbs import kind_of, names_all_it_touches
 from replayer.keys import (
     CHAIN_FIELDS,
     Chains,

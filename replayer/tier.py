@@ -20,7 +20,7 @@ class Asked:
     tool: str | None
     """`None` for a request that is no tool call."""
     kind: str
-    """`effects.kind_of` a tool call, else the method."""
+    """`verbs.kind_of` a tool call, else the method."""
     arguments: Mapping[str, Any]
     """Canonical, for a tool call."""
     key: int

@@ -12,7 +12,7 @@ import pytest
 
 from recorder.importer import import_files, import_sessions
 from recorder.store import Store
-from replayer.effects import names_all_it_touches
+from recorder.verbs import names_all_it_touches
 from replayer.learn import learn
 from replayer.mask import output_text
 from replayer.policy import Policy
