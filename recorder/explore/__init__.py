@@ -1,0 +1,1 @@
+"""Explore real servers along a graph of their tools, through the recorder."""
