@@ -91,6 +91,19 @@ class ToolGraph(Record):
         }
 
 
+class SubDag(Record):
+    """A connected acyclic part of the graph that is to be walked: what a session is about."""
+
+    tools: tuple[ToolRef, ...]
+    """Producers before consumers."""
+    edges: tuple[Edge, ...]
+    """Between these tools, each from an earlier one to a later one."""
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(tool.server for tool in self.tools))
+
+
 def _edge_json(edge: Edge) -> dict[str, Any]:
     ends = {"producer": edge.producer._asdict(), "consumer": edge.consumer._asdict()}
     return {**edge.model_dump(), **ends}
