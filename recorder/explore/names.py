@@ -28,6 +28,14 @@ BARE = frozenset(
 
 _FILLER = frozenset("a all an and as at by current for from given in into of on or the to tool with".split())  # noqa: SIM905
 
+_NOUNS_TOO = frozenset(
+    """
+    archive book command commit exchange file history invoice message note order post purchase query record
+    reply return schedule script stash status store transfer tree
+    """.split()  # noqa: SIM905
+)
+"""Verbs that are things when they come after another word: `get_order`, `git_commit`."""
+
 _WRAPPERS = frozenset(
     """
     data result results response item items list content output payload value values row rows record body
@@ -58,8 +66,14 @@ def words_in(name: str) -> Words:
 def subject_of(tool: str) -> Words:
     """Return what a tool is about, its name without verbs: `get_user_orders` is about `("user", "order")`."""
     words = _split(tool)
-    dropped = READING | CHANGING | OPEN_ENDED | _FILLER
-    return tuple(_stem(word) for word in words if word not in dropped and not word.isdigit())
+    verbs = READING | CHANGING | OPEN_ENDED
+    return tuple(
+        _stem(word)
+        for number, word in enumerate(words)
+        if word not in _FILLER
+        and not word.isdigit()
+        and (word not in verbs or (number > 0 and word in _NOUNS_TOO))
+    )
 
 
 def qualified(path: Sequence[str], tool: str) -> Words:

@@ -41,8 +41,9 @@ def output_of(result: Json) -> Json:
         return result
     structured = result.get("structuredContent")
     if isinstance(structured, dict) and structured:
-        inner = structured.get("result") if len(structured) == 1 else None
-        return parsed(inner) if isinstance(inner, str) else structured
+        inner = next(iter(structured.values())) if len(structured) == 1 else None
+        # A text with a wrapper around it is still a text, whatever the wrapper is called.
+        return parsed(inner) if isinstance(inner, str) and _is_text(structured, inner) else structured
     content = result.get("content")
     if not isinstance(content, list):
         return None
@@ -86,8 +87,8 @@ def parsed(text: str) -> Json:
     return text
 
 
-def leaves(value: Json, path: Path = ()) -> Iterator[Leaf]:
-    """Yield the plain values within a value, in order, at most `MOST_LEAVES`.
+def leaves(value: Json, path: Path = (), most_items: int = MOST_ITEMS) -> Iterator[Leaf]:
+    """Yield the plain values within a value, in order, at most `MOST_LEAVES`, of a list's first items.
 
     Booleans are among them; `null` and empty strings are not.
     """
@@ -100,10 +101,34 @@ def leaves(value: Json, path: Path = ()) -> Iterator[Leaf]:
                 stack.extend(reversed([((*at, str(name)), inner) for name, inner in item.items()]))
         elif isinstance(item, list):
             if len(at) < MOST_DEPTH:
-                stack.extend(reversed([((*at, EVERY), inner) for inner in item[:MOST_ITEMS]]))
+                stack.extend(reversed([((*at, EVERY), inner) for inner in item[:most_items]]))
         elif isinstance(item, str | int | float) and item != "":
             count += 1
             yield Leaf(at, item)
+
+
+def keyed_leaves(value: Json, most_items: int = MOST_ITEMS) -> Iterator[Leaf]:
+    """Yield a value's leaves, and the names of members that are values themselves, at `EVERY`.
+
+    `{"orders": {"W2378156": {"total": 5}}}` holds an order's number at `orders.*`, and 5 at `orders.*.total`.
+    """
+    told: set[tuple[Path, str]] = set()
+    for leaf in leaves(value, most_items=most_items):
+        if not any(_DATA_NAME.fullmatch(name) for name in leaf.path):
+            yield leaf
+            continue
+        path: Path = ()
+        for name in leaf.path:
+            is_value = _DATA_NAME.fullmatch(name) is not None
+            path = (*path, EVERY if is_value else name)
+            if is_value and (path, name) not in told:
+                told.add((path, name))
+                yield Leaf(path, name)
+        yield Leaf(path, leaf.value)
+
+
+_DATA_NAME = re.compile(r".*(?:\d{3}|[/@:.]|\s.*\s).*|.{41,}|\d+", re.DOTALL)
+"""The name of a member that is a value itself, as in `{"W2378156": {...}}`."""
 
 
 def path_text(path: Path) -> str:
@@ -117,6 +142,10 @@ def path_text(path: Path) -> str:
         else:
             parts.append(f"[{json.dumps(name, ensure_ascii=False)}]")
     return "".join(parts)
+
+
+def _is_text(structured: dict[str, Json], text: str) -> bool:
+    return "result" in structured or "\n" in text or text[:1] in ("{", "[")
 
 
 def _block(block: object) -> Json:
@@ -205,7 +234,7 @@ def _key_values(text: str) -> Json:
     """Read `Key: value` lines; a key that comes again begins another object."""
     lines = [line for line in text.splitlines() if line.strip()]
     found = [(match[1], match[2]) for line in lines if (match := _KEY_VALUE.match(line)) is not None]
-    if not found or len(found) < 0.4 * len(lines):
+    if not found or len(found) < 0.5 * len(lines):
         return None
     objects: list[dict[str, Any]] = [{}]
     for key, value in found:

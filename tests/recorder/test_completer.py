@@ -40,10 +40,10 @@ def test_a_completion_holds_text_tokens_and_cost() -> None:
         model="claude-haiku-4-5-20251001",
         input_tokens=1500,
         output_tokens=200,
-        cost_usd=pytest.approx(0.0025),
+        cost_usd=pytest.approx(0.00205),
         stop_reason="end_turn",
     )
-    assert asked.spent_usd == pytest.approx(0.0025)
+    assert asked.spent_usd == pytest.approx(0.00205)
     [received] = endpoint.received
     assert received.body == {
         "model": MODEL,
