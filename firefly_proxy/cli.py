@@ -95,6 +95,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
     is_flag=True,
     help="With --from-misses: also what may change the world, and what was missed after such a call.",
 )
+@click.option("--sandbox", metavar="FOLDER", hidden=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--work", metavar="PATH", multiple=True, hidden=True, type=click.Path(path_type=Path))
 @JSON
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def record(
@@ -110,6 +112,8 @@ def record(
     durable: bool,
     from_misses: bool,
     with_changes: bool,
+    sandbox: Path | None,
+    work: tuple[Path, ...],
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -132,7 +136,7 @@ def record(
     if with_changes or as_json:
         raise click.UsageError("--with-changes and --json go with --from-misses")
     from firefly_proxy.record import record as run_record
-    from firefly_proxy.server_config import Server, from_command, from_file, from_url
+    from firefly_proxy.server_config import Server, StdioServer, from_command, from_file, from_url
 
     if sum(map(bool, (command, url, config))) != 1:
         raise click.UsageError("name one server: a command after --, --url URL, or --config FILE")
@@ -147,6 +151,11 @@ def record(
     else:
         assert config is not None
         target = from_file(config, server, os.environ, name)
+    if sandbox is not None and isinstance(target, StdioServer):
+        # What an exploration asks for: the recording keeps the server as configured.
+        from firefly_proxy.sandbox import sandboxed
+
+        target = sandboxed(target, sandbox, list(work) or None)
     ending = run_record(target, db, group=group, run=run, redact=redact, durable=durable)
     if ending.failure:
         click.echo(f"firefly-proxy: {ending.failure}", err=True)

@@ -69,6 +69,8 @@ class LiveServer:
         source: A client's configuration file that has a server of that name, or the command that starts it.
         db: Where to record the session; if `None`, a temporary recording that is deleted in the end.
         group, run, redact: As the options of `firefly-proxy record`.
+        sandbox, work: Run it in a sandbox with this folder for what is private to it, and copies of these
+            (`sandbox.sandboxed`).
         timeout_s: For each answer.
     """
 
@@ -81,6 +83,8 @@ class LiveServer:
         group: str | None = None,
         run: str | None = None,
         redact: Collection[str] = (),
+        sandbox: Path | None = None,
+        work: Sequence[Path] = (),
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         if timeout_s <= 0:
@@ -91,6 +95,8 @@ class LiveServer:
             *(["--group", group] if group is not None else []),
             *(["--run", run] if run is not None else []),
             *(part for secret in redact for part in ("--redact", secret)),
+            *(["--sandbox", str(sandbox)] if sandbox is not None else []),
+            *(part for path in work if sandbox is not None for part in ("--work", str(path))),
         ]
         self._lock = threading.Lock()
         self._connection: _Connection | None = None

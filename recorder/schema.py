@@ -100,6 +100,38 @@ MIGRATIONS = (
         LEFT JOIN frame AS reply ON reply.id = exchange.reply
         WHERE exchange.method = 'tools/call' AND exchange.direction = 'to_server';
     """,
+    """
+    CREATE TABLE campaign (                    -- one exploration; its sessions' run_id begins with its id and /
+        id TEXT PRIMARY KEY,
+        started_at REAL NOT NULL,
+        settings TEXT NOT NULL,                -- JSON: what has to be the same for it to be resumed
+        ended_at REAL,
+        ending TEXT                            -- why it ended; NULL while it runs or if it was killed
+    );
+    CREATE TABLE walk (                        -- one sub-DAG of a campaign, walked to its end
+        campaign TEXT NOT NULL REFERENCES campaign,
+        number INTEGER NOT NULL,
+        run_id TEXT NOT NULL,                  -- that of its sessions
+        plan TEXT NOT NULL,                    -- JSON: kind, tools, edges
+        ended_at REAL NOT NULL,
+        ending TEXT NOT NULL,
+        PRIMARY KEY (campaign, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE completion (                  -- a prompt of an explorer and what a model made of it
+        id INTEGER PRIMARY KEY,
+        campaign TEXT NOT NULL REFERENCES campaign,
+        run_id TEXT NOT NULL,
+        at REAL NOT NULL,
+        model TEXT NOT NULL,
+        request TEXT NOT NULL,                 -- JSON: the messages that are new, and where they begin
+        response TEXT NOT NULL,                -- JSON
+        input_tokens INTEGER NOT NULL,         -- all of them
+        cache_read_tokens INTEGER NOT NULL,    -- of these
+        cache_write_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cost_usd REAL                          -- NULL where no price is known
+    );
+    """,
 )
 
 CHECKPOINT_PAGES = 4000
@@ -151,8 +183,8 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
         version = check_version(connection, path)
     except sqlite3.Error as error:
         raise RecordingError(f"cannot read {path}: {_reason(error)}") from error
-    if version != len(MIGRATIONS):
-        raise RecordingError(f"{path} is not a recording, or one from before version {len(MIGRATIONS)}")
+    if version == 0:
+        raise RecordingError(f"{path} is not a recording")
     return connection
 
 

@@ -110,6 +110,15 @@ class Store:
             for row in self._rows("SELECT * FROM session ORDER BY started_at, rowid")
         ]
 
+    def sessions_of_run(self, run: str) -> list[str]:
+        """Return the ids of the sessions of a run, earliest first."""
+        return [
+            row[0]
+            for row in self._rows(
+                "SELECT id FROM session WHERE run_id = ? ORDER BY started_at, rowid", (run,)
+            )
+        ]
+
     def identity(self) -> str:
         """Return what tells this recording from every other; it says nothing of the key it is made from."""
         created_at, key = next(self._rows("SELECT created_at, redaction_key FROM recording"))

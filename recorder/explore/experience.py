@@ -38,6 +38,9 @@ SET_UP_VERBS = frozenset(
     """.split()  # noqa: SIM905
 )
 
+MOST_IDLE = 2
+"""Walks without a new call of a tool after which all that is known has been tried with it."""
+
 HOPELESS = 12
 """Failures of a tool that never worked after which it is left alone, unless something was learned since."""
 
@@ -76,6 +79,8 @@ class ToolExperience:
     """Parameters of which errors said that only one may be given."""
     directory: dict[str, bool] = field(default_factory=dict)
     """Parameter → whether its path has to name a directory, or must not."""
+    idle: int = 0
+    """Walks in a row that were to call it and found nothing new to call it with."""
     said: str = ""
     """The last error."""
 
@@ -86,6 +91,10 @@ class ToolExperience:
     @property
     def hopeless(self) -> bool:
         return not self.effective and self.in_vain >= HOPELESS
+
+    @property
+    def spent(self) -> bool:
+        return self.idle >= MOST_IDLE
 
     def required_parameters(self) -> list[str]:
         declared = required_of(input_schema(self.spec.entry))

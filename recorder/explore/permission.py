@@ -1,0 +1,118 @@
+"""Which calls an explorer may make: reads, and of what changes the world only what the user allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from recorder.exchange import Json
+from recorder.explore.outputs import leaves
+from recorder.explore.parameters import input_schema, properties_of
+from recorder.explore.roots import Roots
+from recorder.tool import ToolSpec
+from recorder.verbs import CHANGING, OPEN_ENDED, READING, kind_of, suggested, words_of
+
+Effect = Literal["read", "write", "destructive"]
+
+DESTRUCTIVE = frozenset(
+    """
+    delete remove drop clear reset purge truncate wipe destroy erase kill terminate shutdown uninstall format
+    overwrite cancel revoke send publish submit pay purchase order book transfer refund move rename prune
+    """.split()  # noqa: SIM905
+)
+"""Words of what cannot be taken back, or reaches people."""
+
+_FIRST_WORD = re.compile(r"\W*([A-Za-z]+)")
+
+
+def effect_of(spec: ToolSpec, arguments: Mapping[str, Json] | None = None) -> Effect:
+    """Say what a tool does to the world: as its annotations declare, else as its name and description suggest.
+
+    Nothing known counts as a write. Of tools that run what they are given, what they are given counts, where
+    there are arguments; without them, they may be read-only.
+    """
+    annotations = spec.entry.get("annotations")
+    hints = annotations if isinstance(annotations, dict) else {}
+    if hints.get("readOnlyHint") is True:
+        return "read"
+    kind = kind_of(spec.name, arguments or {})
+    words = words_of(kind)
+    changes = suggested(kind)
+    if hints.get("destructiveHint") is True or (words & DESTRUCTIVE and changes is not False):
+        return "destructive"
+    if hints.get("readOnlyHint") is False:
+        return "write"
+    if changes is None:
+        if arguments is None and words & OPEN_ENDED:
+            return "read"  # it depends on what it is given
+        changes = not _described_as_read(spec) or bool(words & CHANGING) or bool(words & OPEN_ENDED)
+    return "write" if changes else "read"
+
+
+def _described_as_read(spec: ToolSpec) -> bool:
+    """Whether a description begins with the verb of a read: "Calculates …", "Returns …"."""
+    description = spec.entry.get("description")
+    found = _FIRST_WORD.match(description) if isinstance(description, str) else None
+    if found is None:
+        return False
+    word = found[1].lower()
+    stems = {word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ing")}
+    return bool(stems & (READING | {"return", "evaluate", "solve", "render", "parse", "generate", "echo"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What the user allowed.
+
+    `allow` and `deny` hold names of tools with globs, `tool` or `server/tool`. A destructive tool has to be
+    named in `allow`, by a glob at least; other writes need `writes` or `allow`; what `deny` names is never called.
+    """
+
+    writes: bool = False
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    confined: bool = True
+    """Whether paths in the arguments of writes have to lie in the server's folders."""
+
+    def permits_tool(self, spec: ToolSpec) -> bool:
+        """Whether some call of a tool may be made."""
+        return self._permits(spec, effect_of(spec))
+
+    def permits(self, spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots) -> bool:
+        """Whether this call may be made."""
+        effect = effect_of(spec, arguments)
+        if not self._permits(spec, effect):
+            return False
+        return effect == "read" or not self.confined or not _leaves_folders(spec, arguments, roots)
+
+    def _permits(self, spec: ToolSpec, effect: Effect) -> bool:
+        if named(spec, self.deny):
+            return False
+        if effect == "read" or named(spec, self.allow):
+            return True
+        return effect == "write" and self.writes
+
+
+def named(spec: ToolSpec, patterns: Sequence[str]) -> bool:
+    both = (spec.name, f"{spec.server}/{spec.name}")
+    return any(fnmatchcase(name, pattern) for name in both for pattern in patterns)
+
+
+def _leaves_folders(spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots) -> bool:
+    """Whether an argument is a path to somewhere else than the folders the server was given."""
+    parameters = properties_of(input_schema(spec.entry))
+    for path, value in leaves(dict(arguments)):
+        if not isinstance(value, str) or "\n" in value or len(value) > 1000:
+            continue
+        if value.startswith(("~", "file:")) or re.match(r"[A-Za-z]:\\", value):
+            return True
+        if value.startswith("/"):
+            if not roots.holds(value) and (os.path.exists(os.path.dirname(value)) or value.count("/") > 1):
+                return True
+        elif ".." in value.split("/") and path and path[0] in parameters:
+            return True
+    return False
