@@ -18,6 +18,7 @@ COMMANDS = {
     "import": ("firefly_proxy.cli:import_", "Import sessions that were recorded elsewhere."),
     "learn": ("firefly_proxy.cli:learn", "Learn how far a recording's answers can be trusted."),
     "fidelity": ("firefly_proxy.cli:fidelity", "Measure how often a replay is right."),
+    "explore": ("firefly_proxy.explore_cli:explore", "Explore real servers along a graph of their tools."),
     "graph": ("firefly_proxy.graph_cli:graph", "Show which tool's output can feed which tool."),
     "misses": ("firefly_proxy.cli:misses", "List what replays missed."),
     "verify": ("firefly_proxy.cli:verify", "Ask the real servers again, and report what has changed."),
