@@ -1,7 +1,8 @@
-"""What `make demo` runs: record real MCP servers, stop them, delete their files, and replay the same calls.
+"""What `make demo` runs: record and explore real MCP servers, delete their files, replay the same calls.
 
-An MCP client talks with each server through `firefly-proxy record`. Then two clients at once repeat every
-call against `firefly-proxy replay`, and each answer is compared with the recorded one, `_meta` aside.
+An MCP client talks with each server through `firefly-proxy record`, and `firefly explore` walks them without
+a script, along a graph of their tools. Then two clients at once repeat every call of the client against
+`firefly-proxy replay`, and each answer is compared with the recorded one, `_meta` aside.
 
     python examples/demo.py            a table
     python examples/demo.py --json     the same as one JSON object
@@ -31,13 +32,24 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 NPM_BIN = ROOT / ".servers" / "node_modules" / ".bin"
 FIREFLY = [sys.executable, "-m", "firefly_proxy.cli"]
+SWITCHBOARD = [sys.executable, "-m", "firefly_proxy.main"]
 CLIENTS = 2
-LIMIT_S = 120
+EXPLORED_CALLS, EXPLORED_MINUTES = 60, 0.75
+"""What the exploration may take: calls to each server, and time in all."""
+SHOWN_EDGES = 8
+LIMIT_S = 180
 """Far more than the whole demo takes; a server that hangs must not hang the demo."""
 FOLDER_HOLDS = {
     "servers.log",
     "world",
-    *(f"recording.db{kind}{log}" for kind in ("", ".replay.db") for log in ("", "-shm", "-wal")),
+    "mcp.json",
+    "graph.html",
+    *(
+        f"{name}.db{kind}{log}"
+        for name in ("recording", "explored")
+        for kind in ("", ".replay.db")
+        for log in ("", "-shm", "-wal")
+    ),
 }
 """All that a run leaves in its folder, and so all that the next run may delete."""
 
@@ -323,6 +335,35 @@ async def replay(walk: Walk, recording: Path, log: Path) -> list[list[Answer]]:
     return answers
 
 
+async def explore(chosen: Sequence[Walk], folder: Path, log: Path) -> dict[str, Any]:
+    """Explore the servers as they are now, and draw the graph of their tools.
+
+    Returns:
+        `coverage`, what `firefly explore` reports, and `edges`, those seen to flow most often.
+    """
+    servers = {
+        walk.server: {"command": walk.command[0], "args": list(walk.command[1:]), "env": dict(walk.env)}
+        for walk in chosen
+    }
+    config, recording = folder / "mcp.json", folder / "explored.db"
+    config.write_text(json.dumps({"mcpServers": servers}, indent=2), encoding="utf-8")
+    here = ["--db", str(recording), "--json"]
+    limits = ["--calls-per-server", str(EXPLORED_CALLS), "--minutes", str(EXPLORED_MINUTES)]
+    asked = ["explore", "--config", str(config), *limits, "--allow-writes", *here]
+    coverage = await output_of([*SWITCHBOARD, *asked], log)
+    graph = await output_of([*SWITCHBOARD, "graph", "--html", str(folder / "graph.html"), *here], log)
+    flows = [edge for edge in graph["edges"] if edge["seen"] and edge["producer"] != edge["consumer"]]
+    flows.sort(key=lambda edge: -edge["seen"])
+    return {"coverage": coverage, "graph": str(folder / "graph.html"), "edges": flows[:SHOWN_EDGES]}
+
+
+async def output_of(command: Sequence[str], log: Path) -> dict[str, Any]:
+    """Run a command of ours and return the object that it prints."""
+    with log.open("a", encoding="utf-8") as errors:
+        ended = await anyio.run_process(command, stderr=errors, env=environment())
+    return dict(json.loads(ended.stdout))
+
+
 def compare(walk: Walk, recorded: Sequence[Answer], replayed: Sequence[Sequence[Answer]]) -> dict[str, Any]:
     """Count a server's answers: `identical` and `missed` are out of `calls` times the number of clients."""
     count: Counter[str] = Counter()
@@ -357,6 +398,7 @@ async def run(folder: Path) -> dict[str, Any]:
     chosen = walks(world)
     with anyio.fail_after(LIMIT_S):
         recorded = [await record(walk, recording, log) for walk in chosen]
+        explored = await explore(chosen, folder, log)
         # The servers have stopped, and their files go too: from here on there is only the recording.
         shutil.rmtree(world)
         replayed = [await replay(walk, recording, log) for walk in chosen]
@@ -370,6 +412,7 @@ async def run(folder: Path) -> dict[str, Any]:
         "servers": servers,
         "identical": all(server["identical"] == server["asked_again"] for server in servers),
         "miss": miss.text,
+        "explored": explored,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -407,6 +450,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     if not npm_servers_run():
         console.print("With node and npm installed, make demo also runs three npm servers.")
     plain = {"markup": False, "highlight": False, "soft_wrap": True}
+    print_explored(report["explored"], console)
     console.print("\nA call that was never recorded is a miss, and the model is told so:\n", **plain)
     console.print("\n".join(f"    {line}" for line in report["miss"].splitlines()), **plain)
     command = f"{shown(Path(sys.executable).with_name('firefly-proxy'))}"
@@ -415,6 +459,31 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print(f"    {command} show --db {recording}", **plain)
     console.print(f"    {command} replay --db {recording} --server time", **plain)
     console.print(f"    {command} record --db my.db -- YOUR SERVER'S COMMAND", **plain)
+    firefly = shown(Path(sys.executable).with_name("firefly"))
+    console.print(f"    {firefly} explore --config YOUR mcp.json --db my.db", **plain)
+
+
+def print_explored(explored: Mapping[str, Any], console: Console) -> None:
+    coverage = explored["coverage"]
+    table = Table(title=f"Explored without a script, in {coverage['seconds']:.0f} s")
+    table.add_column("server")
+    for column in ("calls", "effective", "tools reached"):
+        table.add_column(column, justify="right")
+    for server in coverage["servers"]:
+        rate = server["effective_rate"]
+        reached = f"{server['reached']} of {len(server['tools'])}"
+        table.add_row(
+            server["server"], str(server["calls"]), "" if rate is None else f"{100 * rate:.0f} %", reached
+        )
+    console.print(table)
+    plain = {"markup": False, "highlight": False, "soft_wrap": True}
+    console.print("\nThe graph of tools: values that were seen to flow most often\n", **plain)
+    for edge in explored["edges"]:
+        producer, consumer = ("/".join(edge[end].values()) for end in ("producer", "consumer"))
+        flow = f"{producer} {edge['output']} → {consumer} {edge['parameter']}"
+        console.print(f"    {flow} ({edge['seen']} times)", **plain)
+    counts = ", ".join(f"{count} {evidence}" for evidence, count in coverage["edges"].items() if count)
+    console.print(f"\nAll of it ({counts}) is drawn in {shown(Path(explored['graph']))}", **plain)
 
 
 def shown(path: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recorder.exchange import Json
 from recorder.explore.mined import listed, quoted
+from recorder.explore.names import words_in
 from recorder.explore.outputs import leaves, parsed
 
 MOST_CHARACTERS = 6000
@@ -19,7 +20,9 @@ class Complaint:
     about: tuple[str, ...] = ()
     """Parameters it is about: named in it, or their value is."""
     allowed: tuple[str, ...] = ()
-    """Values it says would be right, for one of the parameters."""
+    """Values it says would be right."""
+    allowed_for: str | None = None
+    """The parameter that they are for."""
     required: tuple[str, ...] = ()
     """Parameters that are missing."""
     unexpected: tuple[str, ...] = ()
@@ -55,7 +58,8 @@ _REQUIRED = re.compile(
     r"[\"'`](?P<quoted>[\w.-]+)[\"'`] is (?:a )?required|missing (?:\d+ )?required (?:positional |keyword )?"
     r"(?:argument|parameter|field|property)s?:? [\"'`]?(?P<missing>[\w.-]+)|(?:^|\s)(?P<plain>[a-z][\w]*) is required"
     r"|(?P<pydantic>^[\w.]+)\n\s+(?:Field required|Missing required argument)"
-    r"|must (?:provide|specify|supply)(?: (?:a|an|the|either))? [\"'`]?(?P<provide>\w+)"
+    r"|(?P<given>\w+) must be (?:provided|specified|given|supplied)"
+    r"|(?P<either>\w+) or \w+ must be (?:provided|specified|given)|must (?:provide|specify|supply)(?: (?:a|an|the|either))? [\"'`]?(?P<provide>\w+)"
     r"|[\"']path[\"']:\s*\[\s*[\"'](?P<zod>\w+)[\"']\s*\],\s*[\"']message[\"']:\s*[\"'](?:Required|Invalid input: expected \w+, received undefined)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -145,9 +149,8 @@ def read_complaint(
     return Complaint(
         about=tuple(about),
         allowed=tuple(dict.fromkeys(allowed))[:60],
-        required=tuple(
-            dict.fromkeys(name for name in required if name in parameters and name not in arguments)
-        ),
+        allowed_for=_meant(text, arguments, parameters, about) if allowed else None,
+        required=tuple(_parameters_named(required, parameters, arguments)),
         unexpected=tuple(dict.fromkeys(name for name in unexpected if name in arguments)),
         types=types,
         tools=tuple(sorted((name for name in tools if _names_tool(text, name)), key=text.find)),
@@ -177,6 +180,24 @@ _ALLOWED_KEY = re.compile(
 )
 
 
+def _meant(
+    text: str, arguments: Mapping[str, Json], parameters: Collection[str], about: Sequence[str]
+) -> str | None:
+    """Return the parameter whose right values an error lists: the one that the list is headed with, else one named."""
+    heads = {word for head in _LIST_HEAD.findall(text) for word in words_in(head)}
+    for name in [*about, *parameters]:
+        if heads & set(words_in(name)):
+            return name
+    quoted_values = [name for name in about if _mentions(text, arguments.get(name))]
+    return next(iter([*quoted_values, *about, *arguments]), None)
+
+
+_LIST_HEAD = re.compile(
+    r"(?:available|supported|allowed|(?<!in)valid|known|possible|unknown|invalid|unsupported)[_ ]([A-Za-z]\w*)",
+    re.IGNORECASE,
+)
+
+
 def _said_in_json(text: str) -> list[str]:
     """Return the values that an error written as JSON lists as right."""
     value = parsed(text)
@@ -189,6 +210,15 @@ def _said_in_json(text: str) -> list[str]:
         and isinstance(leaf, str | int | float)
         and len(str(leaf)) <= 80
     ]
+
+
+def _parameters_named(
+    names: Sequence[str], parameters: Collection[str], arguments: Mapping[str, Json]
+) -> list[str]:
+    """Return the parameters that are meant and not given, however they are spelt."""
+    by_words = {words_in(parameter): parameter for parameter in parameters}
+    found = [by_words.get(words_in(name)) for name in names]
+    return list(dict.fromkeys(name for name in found if name is not None and name not in arguments))
 
 
 def _values(rest: str) -> list[str]:

@@ -28,6 +28,8 @@ class Asked:
     about: str
     """The tool's name and description."""
     harvest: Harvest
+    words_around: tuple[str, ...] = ()
+    """Of the files that the server works on."""
 
 
 def dialect_of(asked: Asked) -> str | None:
@@ -212,7 +214,7 @@ def _endings_known(harvest: Harvest) -> list[str]:
 
 def _search(asked: Asked, rng: Random) -> list[Json]:
     """Words that the server itself has said: what is searched for should be found."""
-    said = asked.harvest.searchable()[:80]
+    said = [*asked.words_around[:60], *asked.harvest.searchable()[:60]]
     rng.shuffle(said)
     return [*said[:6]]
 

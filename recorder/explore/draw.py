@@ -25,7 +25,7 @@ from recorder.explore.experience import (
 )
 from recorder.explore.harvest import Found, argument_texts
 from recorder.explore.mined import mined, section
-from recorder.explore.names import EVERY, Words, words_in
+from recorder.explore.names import EVERY, Words, subject_of, words_in
 from recorder.explore.outputs import Path
 from recorder.explore.parameters import (
     as_list,
@@ -55,6 +55,12 @@ OPTIONAL_SHARE = 0.15
 
 MOST_DRAWS = 24
 """Draws after which nothing new is expected of a tool."""
+
+WAITING = frozenset("duration delay wait sleep".split())  # noqa: SIM905
+"""Parameters that say how long a call takes. They are always given, as defaults wait for long."""
+
+NEW_NAME_SHARE = 0.7
+"""Of names for what a tool creates that are new ones; the rest tries names that are there."""
 
 Seeds = Callable[[str, str, tuple[str, ...]], Sequence[Json]]
 """Server, tool and parameter path → the user's values, best first."""
@@ -129,8 +135,9 @@ class Drawer:
             optional = name not in required
             first = not tool.worked and not tool.calls
             share = 0.0 if first else 0.5 if bold else OPTIONAL_SHARE
-            if optional and (name in tool.unexpected or self._rng.random() >= share):
-                continue
+            if optional and not WAITING & set(words_in(name)):
+                if name in tool.unexpected or self._rng.random() >= share:
+                    continue
             value = self._value(tool, (name,), schema, root, chosen)
             if value is not _NOTHING:
                 drawn[name] = value
@@ -280,11 +287,17 @@ class Drawer:
                 yield made
             if strict:
                 return
-            yield self._paths(tool, path, words, text, about, schema)
+            yield self._new_names(tool, words)
+            paths = self._paths(tool, path, words, text, about, schema)
+            yield paths
+            if paths:
+                return
+        if WAITING & set(words):
+            yield [Candidate(value) for value in values_for(words, about)]
         said = mined(text)
-        told = [self._candidate(found) for found in self._mine_first(server.harvest.known(words))][:40]
+        told = [self._candidate(found) for found in self._told(words)]
         like = [Candidate(value) for value in self._shuffled(written_like(text))]
-        if words[-1:] in (("id",), ("ref",), ("handle",), ("uuid",), ("key",)):
+        if words[-1:] in _IDS:
             # An id that comes with others of its kind is worth more than one that worked with others.
             yield told
             yield self._worked(words)
@@ -310,7 +323,8 @@ class Drawer:
         self, tool: ToolExperience, path: Path, words: Words, text: str, about: str
     ) -> Iterator[tuple[str, list[Candidate]]]:
         own = words_in(path[-1]) if path[-1] != EVERY else words
-        asked = Asked(own or words, text, tool.spec.name, about, self._server.harvest)
+        around = (self._roots if self._roots.words else self._elsewhere).words
+        asked = Asked(own or words, text, tool.spec.name, about, self._server.harvest, around)
         dialect = dialect_of(asked)
         if dialect is not None:
             made = [Candidate(value) for value in sentences(dialect, asked, self._rng)]
@@ -335,17 +349,22 @@ class Drawer:
                 self._server.harvest.known(("directory" if "dir" in kind else "file", "path"))
             )
         ]
-        told = [c for c in told if isinstance(c.value, str) and _is_kind(c.value, kind, endings)]
+        told = [c for c in told if isinstance(c.value, str) and self._is_path(c.value, kind, endings, tool)]
         where = (self._roots, self._elsewhere)
         places = (path_values(kind, endings, roots, self._rng, absolute=tool.absolute) for roots in where)
         rooted = [Candidate(value) for value in next(filter(None, places), [])]
         if kind.startswith("new"):
             return rooted
-        worked = [c for c in self._worked(words) if _is_kind(str(c.value), kind, endings)]
+        worked = [c for c in self._worked(words) if self._is_path(str(c.value), kind, endings, tool)]
         if worked and self._rng.random() > self._luck(tool, path[0], True) / 2:
             return worked
         sure = [c for c in told if self._roots.knows(str(c.value))]
         return [*rooted[:16], *sure[:12], *(told[:12] if not rooted else [])]
+
+    def _is_path(self, value: str, kind: str, endings: Sequence[str], tool: ToolExperience) -> bool:
+        if tool.absolute is not None and value.startswith("/") != tool.absolute:
+            return False
+        return _is_kind(value, kind, endings)
 
     def _lines(self, words: Words, path: Path) -> list[Candidate]:
         """A line of a text that is known, for what has to be found in it: the old text of an edit."""
@@ -360,6 +379,24 @@ class Drawer:
     def _worked(self, words: Words) -> list[Candidate]:
         values = self._server.worked_values.get(words, {})
         return [Candidate(value) for value, _ in reversed(values.values())]
+
+    def _told(self, words: Words) -> list[Found]:
+        """Values that the server's tools told under a name like this one; of ids, this walk's if there are any."""
+        found = self._mine_first(self._server.harvest.known(words))
+        if words[-1:] in _IDS:
+            found = [one for one in found if not re.search(r"\s|^.{81}", str(one.value))]
+            return [one for one in found if one.walk == self._walk][:40] or found[:40]
+        return found[:40]
+
+    def _new_names(self, tool: ToolExperience, words: Words) -> list[Candidate]:
+        """Names for what is to be created: what exists is mostly refused."""
+        verb = next(iter(words_in(tool.spec.name)), "")
+        is_name = words[-1:] in (("name",), ("title",)) and set(words[:-1]) <= set(subject_of(tool.spec.name))
+        if verb not in _CREATING or not (is_name or words == subject_of(tool.spec.name)):
+            return []
+        return (
+            [Candidate(f"{MADE}{self._rng.randrange(10_000)}")] if self._rng.random() < NEW_NAME_SHARE else []
+        )
 
     def _mine_first(self, found: Iterator[Found]) -> list[Found]:
         """Values that this walk was told, before those of earlier ones, which may be gone."""
@@ -544,6 +581,9 @@ class Drawer:
     def _one(self, values: Sequence[Any]) -> Any:
         return values[self._rng.randrange(len(values))]
 
+
+_IDS = (("id",), ("ref",), ("handle",), ("uuid",), ("key",))
+_CREATING = frozenset("create add new make insert".split())  # noqa: SIM905
 
 _NOTHING: Any = object()
 _ABSENT: Any = object()

@@ -177,9 +177,14 @@ class ServerExperience:
                 del self.introduced[key]
 
     def _learn_lines(self, call: ToolCall, result: Json) -> None:
+        plain = [(path, value) for path, value in leaves(call.arguments) if isinstance(value, str)]
         texts = [
-            value for _, value in leaves(call.arguments) if isinstance(value, str) and "\n" in value.strip()
+            value
+            for path, value in plain
+            if "\n" in value.strip() or {"content", "text", "body"} & set(words_in(path[-1]))
         ]
+        if suggested(call.tool.name) and not texts:
+            return  # what such a tool answers is a report, and no content
         content = texts[0] if texts else text_of(result)
         lines = [line for line in content[:20_000].splitlines() if len(line.strip()) > 3][:MOST_LINES]
         for _, value in leaves(call.arguments):
@@ -234,7 +239,7 @@ class ServerExperience:
             for name in about[:1] or list(call.arguments)[:1]:
                 tool.directory[name] = complaint.directory
         if complaint.allowed:
-            for name in about[:1] or list(call.arguments)[:1]:
+            for name in [complaint.allowed_for] if complaint.allowed_for is not None else []:
                 values = tool.allowed.setdefault(name, [])
                 values += [value for value in complaint.allowed if value not in values]
         for name in about[:1]:
@@ -273,6 +278,10 @@ class ServerExperience:
         share = 1 / len(plain) if suspects is plain and plain else 1
         for path, key in suspects:
             blamed = tool.blame.setdefault(path, {})
+            if key in self.introduced:
+                # It exists, or did: rather something else is missing.
+                blamed[key] = blamed.get(key, 0) + share / 4
+                continue
             blamed[key] = blamed.get(key, 0) + share
             if share == 1:
                 words = qualified(path, call.tool.name)

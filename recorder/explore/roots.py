@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +14,26 @@ MOST_FILES, MOST_DEPTH = 2000, 5
 """Files that are looked at in one folder, and how deep."""
 
 _SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv", "venv", ".cache", ".mypy_cache"})
+
+
+MOST_READ, LARGEST_READ = 30, 50_000
+TEXT_ENDINGS = (
+    ".py",
+    ".js",
+    ".ts",
+    ".md",
+    ".txt",
+    ".json",
+    ".yaml",
+    ".toml",
+    ".html",
+    ".sql",
+    ".log",
+    ".go",
+    ".rs",
+)
+
+_WORD = re.compile(r"[A-Za-z_]\w{3,24}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +47,8 @@ class Roots:
     subfolders: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     """Files that the configuration names itself."""
+    words: tuple[str, ...] = ()
+    """Words of the texts among the files, frequent ones first: what a search should find."""
 
     def with_endings(self, endings: Iterable[str]) -> list[str]:
         """Return the files with one of these endings, such as `.csv`."""
@@ -80,7 +104,28 @@ def look(folders: Sequence[Path], named: Sequence[Path] = ()) -> Roots:
         tuple(dict.fromkeys(files)),
         tuple(dict.fromkeys(subfolders)),
         tuple(dict.fromkeys(os.path.abspath(name) for name in named)),
+        _words(files),
     )
+
+
+def _words(files: Sequence[str]) -> tuple[str, ...]:
+    """Read the words of the first texts, small ones alone."""
+    counts: Counter[str] = Counter()
+    read = 0
+    for name in files:
+        try:
+            if (
+                read >= MOST_READ
+                or not name.lower().endswith(TEXT_ENDINGS)
+                or os.path.getsize(name) > LARGEST_READ
+            ):
+                continue
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        read += 1
+        counts.update(set(_WORD.findall(text)))
+    return tuple(word for word, _ in counts.most_common(200))
 
 
 def joined(roots: Sequence[Roots]) -> Roots:
@@ -90,4 +135,5 @@ def joined(roots: Sequence[Roots]) -> Roots:
         tuple(dict.fromkeys(name for each in roots for name in each.files)),
         tuple(dict.fromkeys(name for each in roots for name in each.subfolders)),
         tuple(dict.fromkeys(name for each in roots for name in each.named)),
+        tuple(dict.fromkeys(word for each in roots for word in each.words)),
     )
