@@ -219,7 +219,8 @@ class Campaign:
                 return "interrupted"
             if self._log_budget_spent():
                 return "budget"
-            stuck = stuck + 1 if self.calls == before else 0
+            surveyed = any(walk.kind == "survey" for walk in walks)
+            stuck = stuck + 1 if self.calls == before and not surveyed else 0
 
     def _log_budget_spent(self) -> bool:
         return any(walk.ending == "budget" for walk in self.walks[-len(self.servers) :])
@@ -249,9 +250,12 @@ class Campaign:
         unseen = [name for name in self.servers if name not in self.known and self.left(name)]
         if unseen:
             plans = [Walk(number + i, "survey", SubDag(tools=(), edges=()), 0) for i, _ in enumerate(unseen)]
+            # So that all of them can be looked at in one round: each gets an equal share.
+            most = self.limits.calls
+            share = 10**9 if most is None else max(1, (most - self.calls) // len(unseen))
             for walk, name in zip(plans, unseen, strict=True):
                 walk.tools[name] = []
-                walk.calls = self.left(name)
+                walk.calls = min(self.left(name), share)
             return self._within_budget(plans)
         self._refresh_graph()
         usable = self._usable()

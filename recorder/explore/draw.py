@@ -7,6 +7,7 @@ descriptions; defaults; a dictionary of names; format and pattern; random. One d
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from recorder.explore.parameters import (
     required_of,
     resolved,
     type_of,
+    walk,
 )
 from recorder.explore.paths import MADE, endings_for, path_kind, path_values
 from recorder.explore.pattern import matching
@@ -297,7 +299,12 @@ class Drawer:
         said = mined(text)
         told = [self._candidate(found) for found in self._told(words)]
         like = [Candidate(value) for value in self._shuffled(written_like(text))]
-        if words[-1:] in _IDS:
+        if words[-1:] and words[-1] in _CONTROLS:
+            told = [self._candidate(found) for found in self._told(words) if found.words == words]
+            yield [Candidate(value) for value in self._shuffled(said.choices or said.examples)]
+            yield self._worked(words)
+            yield told
+        elif words[-1:] in _IDS:
             # An id that comes with others of its kind is worth more than one that worked with others.
             yield told
             yield self._worked(words)
@@ -355,6 +362,11 @@ class Drawer:
         rooted = [Candidate(value) for value in next(filter(None, places), [])]
         if kind.startswith("new"):
             return rooted
+        if any(_TEXTS & set(words_in(at[-1])) for at, _, _ in walk(input_schema(tool.spec.entry), {}) if at):
+            read = [json.loads(key) for key in self._server.lines]
+            return [
+                Candidate(v) for v in read if isinstance(v, str) and self._is_path(v, kind, endings, tool)
+            ] or rooted
         worked = [c for c in self._worked(words) if self._is_path(str(c.value), kind, endings, tool)]
         if worked and self._rng.random() > self._luck(tool, path[0], True) / 2:
             return worked
@@ -368,7 +380,7 @@ class Drawer:
 
     def _lines(self, words: Words, path: Path) -> list[Candidate]:
         """A line of a text that is known, for what has to be found in it: the old text of an edit."""
-        if not {"old", "find", "anchor", "existing", "snippet"} & set(words):
+        if not _TEXTS & set(words):
             return []
         return [
             Candidate(line, None, frozenset({key}))
@@ -390,9 +402,9 @@ class Drawer:
 
     def _new_names(self, tool: ToolExperience, words: Words) -> list[Candidate]:
         """Names for what is to be created: what exists is mostly refused."""
-        verb = next(iter(words_in(tool.spec.name)), "")
+        verbs = set(words_in(tool.spec.name)[:2])
         is_name = words[-1:] in (("name",), ("title",)) and set(words[:-1]) <= set(subject_of(tool.spec.name))
-        if verb not in _CREATING or not (is_name or words == subject_of(tool.spec.name)):
+        if not verbs & _CREATING or not (is_name or words == subject_of(tool.spec.name)):
             return []
         return (
             [Candidate(f"{MADE}{self._rng.randrange(10_000)}")] if self._rng.random() < NEW_NAME_SHARE else []
@@ -583,6 +595,12 @@ class Drawer:
 
 
 _IDS = (("id",), ("ref",), ("handle",), ("uuid",), ("key",))
+_CONTROLS = frozenset("type format mode order style kind level unit operation action method status".split())  # noqa: SIM905
+"""Last words of parameters that say how; what tools tell under names like theirs is about something else."""
+
+_TEXTS = frozenset("old find anchor existing".split())  # noqa: SIM905
+"""Words of parameters that have to say what a text holds."""
+
 _CREATING = frozenset("create add new make insert".split())  # noqa: SIM905
 
 _NOTHING: Any = object()

@@ -21,6 +21,11 @@ _FILE = frozenset(
     "file filename document workbook spreadsheet presentation image pdf video audio notebook".split()
 )  # noqa: SIM905
 _NEW = frozenset("output destination dest save out new export to".split())
+_PLACES = frozenset(
+    "source input template from repo repository project workspace root base cwd vault".split()
+)  # noqa: SIM905
+"""Words for what has to be there already, also where something is made."""
+
 _ENDS = frozenset("source src destination dest target from to".split())  # noqa: SIM905
 _MAKING = frozenset("create write save make new init".split())  # noqa: SIM905
 _PATH_TEXT = re.compile(
@@ -84,7 +89,7 @@ def path_kind(words: Words, text: str, tool: Words, schema_format: str | None) -
     folder = bool(own & _FOLDER) or (bool(verbs & _FOLDER) and not own & _FILE)
     if not folder and not own & _FILE and re.search(r"\b(?:directory|folder)\b", text, re.IGNORECASE):
         folder = not re.search(r"\bfile\b", text, re.IGNORECASE)
-    new = bool(own & _NEW) or bool(verbs & _MAKING and not own & {"source", "input", "template", "from"})
+    new = bool(own & _NEW) or bool(verbs & _MAKING and not own & _PLACES)
     if new:
         return "new directory" if folder else "new file"
     if folder:

@@ -35,9 +35,9 @@ COLOURS = ("red", "green", "blue")
 
 
 def tool(
-    name: str, description: str, annotations: dict[str, bool] | None = None, **properties: dict[str, Any]
+    name: str, description: str, annotations: dict[str, bool] | None = None, /, **properties: dict[str, Any]
 ) -> dict[str, Any]:
-    required = [name for name, schema in properties.items() if "default" not in schema]
+    required = [field for field, schema in properties.items() if "default" not in schema]
     schema = {"type": "object", "properties": properties, "required": required}
     hints = {} if annotations is None else {"annotations": annotations}
     return {"name": name, "description": description, "inputSchema": schema, **hints}
@@ -64,12 +64,14 @@ class ToolError(Exception):
 class Items:
     def __init__(self) -> None:
         self.items: dict[str, dict[str, str]] = {}
+        self.made = 0
         for word in WORDS:
             self.create(f"{word} {KIND}")
 
     def create(self, name: str) -> dict[str, str]:
-        item_id = f"{KIND}-{len(self.items) + 1:04}"
-        self.items[item_id] = {"id": item_id, "name": name, "colour": COLOURS[len(self.items) % 3]}
+        self.made += 1
+        item_id = f"{KIND}-{self.made:04}"
+        self.items[item_id] = {"id": item_id, "name": name, "colour": COLOURS[self.made % 3]}
         return self.items[item_id]
 
     def call(self, name: str, arguments: dict[str, Any]) -> object:
