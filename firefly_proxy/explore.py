@@ -101,7 +101,7 @@ def explore(
     }
     start = _start_state(servers, secrets)
     roots = roots_of(servers, wanted.work)
-    everywhere = joined(list(roots.values()))
+    everywhere = joined([*roots.values(), Roots(folders=tuple(map(str, _work(servers, wanted.work))))])
     began = time.monotonic()
     log = CampaignLog(wanted.db, secrets)
     try:
@@ -181,16 +181,22 @@ def roots_of(servers: Mapping[str, Server], work: Sequence[Path] = ()) -> dict[s
             roots[name] = look(work)
         elif isinstance(server, StdioServer):
             paths = work_paths(server)
-            folders = [path for path in paths if path.is_dir()]
-            named = [
-                Path(text) for text in (*server.command[1:], *server.env.values()) if os.path.isfile(text)
-            ]
-            within = [path for path in named if any(path.is_relative_to(folder) for folder in folders)]
-            roots[name] = look(folders, [*within, *(path for path in paths if path.is_file())])
+            said = [Path(text) for text in (*server.command[1:], *server.env.values()) if os.path.isabs(text)]
+            within = [path for path in said if any(path.is_relative_to(at) for at in paths)]
+            named = [path for path in within if path.is_file()]
+            # What arguments name is meant more than the folder that a server is started in.
+            folders = [path for path in within if path.is_dir()] or [path for path in paths if path.is_dir()]
+            roots[name] = look(folders, named or [path for path in paths if path.is_file()])
     here = Path.cwd()
     if not any(found.folders for found in roots.values()) and here not in (Path.home(), Path(here.root)):
         return {name: look([here]) for name in servers}
     return roots
+
+
+def _work(servers: Mapping[str, Server], asked: Sequence[Path]) -> list[Path]:
+    """Return all folders and files that the servers work on."""
+    stdio = [server for server in servers.values() if isinstance(server, StdioServer)]
+    return list(asked) or list(dict.fromkeys(path for server in stdio for path in work_paths(server)))
 
 
 class LiveUpstream:
@@ -266,12 +272,7 @@ class _Upstreams:
 
     def __init__(self, wanted: Exploration, group: str, servers: Mapping[str, Server]) -> None:
         self._wanted, self._group = wanted, group
-        self._work = list(wanted.work) or [
-            path
-            for server in servers.values()
-            if isinstance(server, StdioServer)
-            for path in work_paths(server)
-        ]
+        self._work = _work(servers, wanted.work)
         self._lock = threading.Lock()
         self._scratch: dict[str, tuple[tempfile.TemporaryDirectory[str], int]] = {}
 

@@ -24,7 +24,7 @@ Call = tuple[str, str, str]
 
 
 def unsteady(kind: str, **variables: object) -> Json:
-    """An entry of a client's configuration: `unsteady.py` with items of this kind, and `UNSTEADY_…` variables."""
+    """An entry of a configuration: `unsteady.py` with items of this kind, and `UNSTEADY_…` variables."""
     env = {f"UNSTEADY_{name.upper()}": str(value) for name, value in variables.items()}
     return {"command": sys.executable, "args": [str(UNSTEADY)], "env": {"UNSTEADY_KIND": kind, **env}}
 
@@ -47,7 +47,7 @@ def started(config: Path, db: Path, *options: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=nowhere(config),
         env=environment(),
     )
 
@@ -59,10 +59,17 @@ def explore(config: Path, db: Path, *options: object) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=WAIT_S,
-        cwd=ROOT,
+        cwd=nowhere(config),
         env=environment(),
         check=False,
     )
+
+
+def nowhere(config: Path) -> Path:
+    """An empty folder to start in: servers that are given no folder are taken to work on this one."""
+    folder = config.parent / "nowhere"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def report_of(ended: subprocess.CompletedProcess[str]) -> Json:
@@ -99,6 +106,11 @@ def exchanges(db: Path) -> int:
     """How many calls have an outcome, be it that no answer came."""
     ((count,),) = query(db, "SELECT count(*) FROM exchange WHERE method = 'tools/call'")
     return int(count)
+
+
+def has_tables(db: Path) -> bool:
+    """Whether the recording has been set up, which takes a moment after its file is there."""
+    return bool(query(db, "SELECT 1 FROM sqlite_master WHERE name = 'walk'"))
 
 
 def tools_called(db: Path, server: str | None = None) -> set[str]:

@@ -186,18 +186,18 @@ class Campaign:
         self._shapes = ShapeLog()
         self._graph_calls = -1
         self._lock = threading.Lock()
-        self._paid_calls = 0
-        """Calls of walks that were begun and not finished, before the campaign was taken up."""
+        self._in_vain: Mapping[str, int] = {}
+        """Server → calls of walks that were begun and not finished, before the campaign was taken up."""
 
     @property
     def calls(self) -> int:
-        return sum(tally.calls for tally in self.tallies.values()) + self._paid_calls
+        return sum(tally.calls for tally in self.tallies.values()) + sum(self._in_vain.values())
 
     def run(self) -> Ending:
         """Walk until a limit is reached or nothing is left to do; the log is told of each walk's end."""
         for finished in self._log.finished():
             self._take_in(self._read_back(finished))
-        self._paid_calls = self._log.calls_in_vain()
+        self._in_vain = self._log.calls_in_vain()
         ending = self._rounds()
         self._refresh_graph(force=True)
         self._log.end(ending)
@@ -241,7 +241,8 @@ class Campaign:
     def left(self, server: str) -> int:
         """Return how many calls a server may still get."""
         most = self.limits.calls_per_server
-        left = most - self.tallies[server].calls if most is not None else 10**9
+        made = self.tallies[server].calls + self._in_vain.get(server, 0)
+        left = most - made if most is not None else 10**9
         return 0 if self.tallies[server].gone else max(0, left)
 
     def _next_round(self) -> list[Walk]:
@@ -296,9 +297,10 @@ class Campaign:
             done = sum(walk.kind == "sub-dag" for walk in self.walks)
             kept = []
             for walk in walks:
-                if walk.kind != "sub-dag" or done < self.limits.sub_dags:
-                    kept.append(walk)
-                    done += walk.kind == "sub-dag"
+                if walk.kind == "sub-dag" and done >= self.limits.sub_dags:
+                    break  # and none after it, as numbers have no gaps
+                kept.append(walk)
+                done += walk.kind == "sub-dag"
             walks = kept
         return [walk for walk in walks if walk.calls > 0]
 
@@ -335,6 +337,8 @@ class Campaign:
                     future.cancel()
                 raise
         if self.stop.is_set():
+            for walk in walks:  # for the report alone: as they are not finished, they will be walked again
+                self._take_in(walk)
             raise Interrupted
         for walk in walks:
             self._log.finish(FinishedWalk(walk.number, walk.run, walk.plan(), walk.ending))

@@ -41,6 +41,8 @@ class Complaint:
     maximum: float | None = None
     set_up: bool = False
     """Whether it says that something has to be done, opened or chosen first."""
+    missing: bool = False
+    """Whether it says that something is not there."""
     directory: bool | None = None
     """Whether a path should name a directory, or should not; `None` if it says nothing of that."""
     exclusive: tuple[str, ...] = ()
@@ -48,9 +50,9 @@ class Complaint:
 
 
 _ALLOWED = re.compile(
-    r"(?:must be (?:one of|either)|should be (?:one of|either)|one of|expected(?: one of)?|(?<!in)valid [\w ]{1,30}?(?:are|is)?"
-    r"|available(?: [\w ]{1,20}?)?(?: are)?|supported(?: [\w ]{1,20}?)?(?: are)?|allowed(?: [\w ]{1,20}?)?(?: are)?"
-    r"|options(?: are)?|choose from|did you mean|known [\w ]{1,20}?|possible [\w ]{1,20}?|choices)\s*[:=(\[]?\s*"
+    r"(?:(?:must|should) be (?:one of|either)|must be(?= [\"'`])|one of|expected(?: one of)?|choose from|did you mean"
+    r"|(?:(?<!in)valid|(?<!un)available|(?<!un)supported|allowed|possible|(?<!un)known)\b[\w ]{0,30}?(?:\bare\b|\bis\b|(?=[:=(\[]))"
+    r"|options(?: are)?(?=\s*:)|choices)\s*[:=(\[]?\s*"
     r"(?=(?P<rest>[^\n]{1,1500}))",  # looked at only: another list may begin within it
     re.IGNORECASE,
 )
@@ -59,7 +61,7 @@ _REQUIRED = re.compile(
     r"(?:argument|parameter|field|property)s?:? [\"'`]?(?P<missing>[\w.-]+)|(?:^|\s)(?P<plain>[a-z][\w]*) is required"
     r"|(?P<pydantic>^[\w.]+)\n\s+(?:Field required|Missing required argument)"
     r"|(?P<given>\w+) must be (?:provided|specified|given|supplied)"
-    r"|(?P<either>\w+) or \w+ must be (?:provided|specified|given)|must (?:provide|specify|supply)(?: (?:a|an|the|either))? [\"'`]?(?P<provide>\w+)"
+    r"|(?P<either>\w+) or \w+ must be (?:provided|specified|given)|\b(?:provide|specify|supply)(?: (?:a|an|the|either))? [\"'`]?(?P<provide>\w+)"
     r"|[\"']path[\"']:\s*\[\s*[\"'](?P<zod>\w+)[\"']\s*\],\s*[\"']message[\"']:\s*[\"'](?:Required|Invalid input: expected \w+, received undefined)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -110,7 +112,7 @@ _RELATIVE = re.compile(
 )
 _SET_UP = re.compile(
     r"\bfirst\b|not (?:been )?(?:set|initiali[sz]ed|loaded|open(?:ed)?|connected|registered|configured|started|selected|indexed|built|available)\b"
-    r"|\bno (?:active|current|open|loaded|default|such)?\s?(?:\w+ ){0,2}(?:is |has been |was )?(?:set|loaded|open|active|selected|initiali[sz]ed|registered|connected|configured|found)\b"
+    r"|\bno (?:active|current|open|loaded|default|such)?\s?(?:\w+ ){0,4}(?:set|loaded|open|active|selected|initiali[sz]ed|registered|connected|configured|found)\b"
     r"|\bbefore (?:using|calling)|please (?:call|use|run|set|create|load|open|register)",
     re.IGNORECASE,
 )
@@ -142,7 +144,7 @@ def read_complaint(
     allowed = [
         value for match in _ALLOWED.finditer(text) for value in _values(match["rest"]) if value not in given
     ]
-    allowed = _said_in_json(text) or allowed
+    allowed = _said_in_json(text) or allowed or [v for v in _bracketed(text) if v not in given]
     between = _BETWEEN.search(text)
     least, most = _AT_LEAST.search(text), _AT_MOST.search(text)
     pattern = _PATTERN.search(text)
@@ -162,6 +164,7 @@ def read_complaint(
         minimum=float(between[1]) if between else float(least[1]) if least else None,
         maximum=float(between[2]) if between else float(most[1]) if most else None,
         set_up=bool(_SET_UP.search(text)),
+        missing=bool(_MISSING.search(text)),
         directory=True if _NOT_DIRECTORY.search(text) else False if _IS_DIRECTORY.search(text) else None,
         exclusive=tuple(name for name in about if name in arguments) if _EXCLUSIVE.search(text) else (),
     )
@@ -171,6 +174,7 @@ _NOT_DIRECTORY = re.compile(r"ENOTDIR|not a (?:valid )?(?:directory|folder)", re
 _IS_DIRECTORY = re.compile(
     r"EISDIR|is a (?:directory|folder)|not a (?:valid |regular )?file\b", re.IGNORECASE
 )
+_MISSING = re.compile(r"ENOENT|no such file|not found|does not exist|doesn't exist", re.IGNORECASE)
 _EXCLUSIVE = re.compile(
     r"\bboth\b|simultaneous|together with|mutually exclusive|only one of|cannot be (?:used|combined) with",
     re.IGNORECASE,
@@ -196,6 +200,12 @@ _LIST_HEAD = re.compile(
     r"(?:available|supported|allowed|(?<!in)valid|known|possible|unknown|invalid|unsupported)[_ ]([A-Za-z]\w*)",
     re.IGNORECASE,
 )
+
+
+def _bracketed(text: str) -> list[str]:
+    """Return the quoted items of the first list in brackets, in whatever language it is announced."""
+    match = re.search(r"\[\s*([\"'])[^\[\]]{1,400}?\1\s*,[^\[\]]{1,800}\]", text)
+    return [value for value in quoted(match[0]) if _is_value(value)] if match is not None else []
 
 
 def _said_in_json(text: str) -> list[str]:

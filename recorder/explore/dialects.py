@@ -346,7 +346,7 @@ _DIALECTS: dict[str, tuple[re.Pattern[str] | None, re.Pattern[str] | None, Maker
     "markdown": (_has(r"\b(markdown|md)\b"), None, _fixed("markdown")),
     "csv": (_has(r"\bcsv\b"), None, _fixed("csv")),
     "base64": (_has(r"\b(base64|b64|encoded)\b"), None, _fixed("base64")),
-    "hex": (_has(r"\bhex\b"), None, _fixed("hex")),
+    "hex": (_has(r"^(?!.*colou?r).*\bhex\b"), None, _fixed("hex")),
     "jwt": (_has(r"\bjwt|token\b"), _has(r"\bJWT\b"), _fixed("jwt")),
     "ics": (_CONTENT, _has(r"\biCal|\.ics\b"), _fixed("ics")),
     "code": (_CODE, None, _fixed("python")),

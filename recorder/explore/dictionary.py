@@ -29,6 +29,7 @@ _ENTRIES: tuple[tuple[str, tuple[Json, ...]], ...] = (
     (r"\b(ticker|symbol)\b", ("AAPL", "MSFT", "main")),
     (r"\b(locale)\b", ("en_US", "en-US", "de_DE")),
     (r"\b(language|lang)\b", ("python", "en", "javascript", "English", "de")),
+    (r"\b(palette|foreground|background)\b", ("#3366ff", "#ff0000", "#ffffff", "#222222")),
     (r"\b(first name|given name)\b", ("Ada", "Grace")),
     (r"\b(last name|surname|family name)\b", ("Lovelace", "Hopper")),
     (r"\b(user|username|login|author|owner|assignee|person|player|customer)( name)?\b", ("ada", "alice", "bob")),

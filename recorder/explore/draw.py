@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -323,6 +324,10 @@ class Drawer:
         yield [Candidate(value) for value in FORMATS.get(str(schema.get("format")), ())]
         yield [Candidate(value) for value in self._shuffled(values_for(words, about))]
         yield [
+            self._candidate(found)
+            for found in self._mine_first(server.harvest.known(words, related=True))[:20]
+        ]
+        yield [
             Candidate(found.value) for other in self._others for found in list(other.harvest.known(words))[:5]
         ]
 
@@ -349,7 +354,12 @@ class Drawer:
             return []
         if path[0] in tool.directory and not kind.startswith("new"):
             kind = "directory" if tool.directory[path[0]] else "file"
-        endings = [*tool.extensions, *endings_for(own, text, tool_words, about)]
+        if kind == "any" and "file" in path[-1].lower():
+            kind = "file"
+        if kind.startswith("new") and path[0] in tool.existing:
+            kind = "file" if kind == "new file" else "directory"
+        endings = [*tool.extensions, *endings_for(own, text, tool_words, about, self._server.name)]
+        endings = endings or self._worked_endings()
         told = [
             self._candidate(found)
             for found in self._mine_first(
@@ -358,7 +368,8 @@ class Drawer:
         ]
         told = [c for c in told if isinstance(c.value, str) and self._is_path(c.value, kind, endings, tool)]
         where = (self._roots, self._elsewhere)
-        places = (path_values(kind, endings, roots, self._rng, absolute=tool.absolute) for roots in where)
+        absolute = False if "relative" in own else True if "absolute" in own else tool.absolute
+        places = (path_values(kind, endings, roots, self._rng, absolute=absolute) for roots in where)
         rooted = [Candidate(value) for value in next(filter(None, places), [])]
         if kind.startswith("new"):
             return rooted
@@ -372,6 +383,16 @@ class Drawer:
             return worked
         sure = [c for c in told if self._roots.knows(str(c.value))]
         return [*rooted[:16], *sure[:12], *(told[:12] if not rooted else [])]
+
+    def _worked_endings(self) -> list[str]:
+        """Return the endings of files that the server's tools worked on, frequent ones first."""
+        counts: Counter[str] = Counter()
+        for values in self._server.worked_values.values():
+            for value, times in values.values():
+                if isinstance(value, str) and (match := re.search(r"\w(\.[A-Za-z][A-Za-z0-9]{1,4})$", value)):
+                    if "/" in value or self._roots.knows(value):
+                        counts[match[1].lower()] += times
+        return [ending for ending, times in counts.most_common(3) if times >= 2]
 
     def _is_path(self, value: str, kind: str, endings: Sequence[str], tool: ToolExperience) -> bool:
         if tool.absolute is not None and value.startswith("/") != tool.absolute:

@@ -21,6 +21,7 @@ from recorder.explore.harvest import Harvest
 from recorder.explore.names import EVERY, Words, qualified, words_in
 from recorder.explore.outputs import Path, leaves, output_of, text_of
 from recorder.explore.parameters import input_schema, properties_of, required_of
+from recorder.explore.paths import MADE
 from recorder.tool import ToolSpec
 from recorder.verbs import READING, suggested
 
@@ -81,6 +82,8 @@ class ToolExperience:
     """Parameter → whether its path has to name a directory, or must not."""
     idle: int = 0
     """Walks in a row that were to call it and found nothing new to call it with."""
+    existing: set[str] = field(default_factory=set)
+    """Parameters whose path has to be there: a new one was refused."""
     said: str = ""
     """The last error."""
 
@@ -235,6 +238,8 @@ class ServerExperience:
         if len(complaint.exclusive) > 1 and complaint.exclusive not in tool.exclusive:
             tool.exclusive.append(complaint.exclusive)
         about = [name for name in complaint.about if name in tool.parameters]
+        if complaint.missing:
+            tool.existing |= {name for name, value in call.arguments.items() if MADE in str(value)}
         if complaint.directory is not None:
             for name in about[:1] or list(call.arguments)[:1]:
                 tool.directory[name] = complaint.directory

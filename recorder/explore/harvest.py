@@ -37,9 +37,7 @@ _IDENTIFIER = re.compile(
     r"(?<![\w-])(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{18,22}|[0-9a-f]{16,64}|[a-z]{2,12}[-_][0-9]{1,9})(?![\w-])"
 )
 _WORD = re.compile(r"[^\W\d_]\w{2,24}")
-_CREATE_TABLE = re.compile(
-    r"CREATE TABLE (?:IF NOT EXISTS )?[\"'`\[]?(\w+)[\"'`\]]?\s*\((.*)\)", re.IGNORECASE | re.DOTALL
-)
+_CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?[\"'`\[]?(\w+)[\"'`\]]?\s*\(", re.IGNORECASE)
 _COLUMN = re.compile(r"^\s*[\"'`\[]?([A-Za-z_]\w*)[\"'`\]]?\s+([A-Za-z]+)")
 _NO_COLUMN = frozenset("primary foreign unique check constraint key".split())  # noqa: SIM905
 
@@ -121,22 +119,25 @@ class Harvest:
         if len(self.words) < MOST_WORDS:
             self.words.update(_WORD.findall(text[:20_000])[:400])
 
-    def known(self, words: Words) -> Iterator[Found]:
+    def known(self, words: Words, *, related: bool = False) -> Iterator[Found]:
         """Yield values for a parameter of this qualified name, those of the best fitting name first.
 
-        Names fit that are equal; then those equal but for a bare last word (`table_name`, and the `name` in
-        what `list_tables` told); then those of which one holds the other's words.
+        Args:
+            related: Yield those of names that only share words with it instead.
+
+        Names fit that are equal, and those equal but for a bare last word (`table_name`, and the `name` in
+        what `list_tables` told).
         """
         core, end = _core(words), _bare_end(words)
-        exact, alike, related = [words], [], []
+        exact, alike, near = [words], [], []
         for name in self._ending_like(words, core):
             if name == words:
                 continue
             if core and _core(name) == core and (end in (None, "name") or _bare_end(name) in (None, end)):
                 alike.append(name)
             elif core and (set(core) <= set(name) or set(_core(name)) <= set(words)) and _core(name):
-                related.append(name)
-        for name in (*exact, *alike, *related):
+                near.append(name)
+        for name in near if related else (*exact, *alike):
             yield from reversed(self.by_words.get(name, {}).values())
 
     def searchable(self) -> list[str]:
@@ -183,8 +184,9 @@ class Harvest:
 
     def _take_tables(self, value: Json, text: str, arguments: Mapping[str, Json], source: ToolRef) -> None:
         """Learn the tables and columns of a database, from `CREATE TABLE`, listings and rows."""
-        for created in re.finditer(_CREATE_TABLE, text[:100_000].replace("\\n", "\n")):
-            if columns := _columns(created[2]):
+        text = text[:100_000].replace("\\n", "\n")
+        for created in _CREATE_TABLE.finditer(text):
+            if columns := _columns(_balanced(text, created.end())):
                 self.tables.setdefault(created[1], Table()).columns.update(columns)
         about_tables = "table" in subject_of(source.name) or any(
             "table" in words_in(name) for name in arguments
@@ -225,6 +227,16 @@ class Harvest:
                 table.rows = objects[:20]
                 for name in objects[0]:
                     table.columns.setdefault(name, "")
+
+
+def _balanced(text: str, start: int) -> str:
+    """Return what stands from `start` to the parenthesis that closes the one before it."""
+    depth = 1
+    for at in range(start, min(len(text), start + 20_000)):
+        depth += (text[at] == "(") - (text[at] == ")")
+        if depth == 0:
+            return text[start:at]
+    return ""
 
 
 _REPORTS = frozenset(

@@ -86,15 +86,17 @@ class CampaignLog:
         ).fetchone()
         return int(count)
 
-    def calls_in_vain(self) -> int:
-        """Return how many tool calls were made in walks that were begun and did not end."""
-        (count,) = self._connection.execute(
-            "SELECT count(*) FROM session JOIN server ON server.session_id = session.id"
-            " JOIN exchange ON exchange.server_id = server.id WHERE run_id GLOB ? AND method = 'tools/call'"
-            " AND run_id NOT IN (SELECT run_id FROM walk WHERE campaign = ?)",
+    def calls_in_vain(self) -> dict[str, int]:
+        """Return how many tool calls each server got in walks that were begun and did not end, answered or not."""
+        rows = self._connection.execute(
+            "SELECT server.name, count(*) FROM session JOIN server ON server.session_id = session.id"
+            " JOIN frame ON frame.server_id = server.id"
+            " WHERE run_id GLOB ? AND frame.kind = 'request' AND frame.method = 'tools/call'"
+            " AND frame.direction = 'to_server'"
+            " AND run_id NOT IN (SELECT run_id FROM walk WHERE campaign = ?) GROUP BY server.name",
             (f"{self.id}/*", self.id),
-        ).fetchone()
-        return int(count)
+        ).fetchall()
+        return dict(rows)
 
     def finish(self, walk: FinishedWalk) -> None:
         plan = self.redactor.redact(readable_json(walk.plan))

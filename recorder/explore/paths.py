@@ -26,6 +26,9 @@ _PLACES = frozenset(
 )  # noqa: SIM905
 """Words for what has to be there already, also where something is made."""
 
+_MADE_AS_FILES = _FILE | _FOLDER | {"note", "report", "diagram", "archive", "database", "page"}
+"""What is a file or folder itself, so that a tool that makes one takes a new path; others take an existing one."""
+
 _ENDS = frozenset("source src destination dest target from to".split())  # noqa: SIM905
 _MAKING = frozenset("create write save make new init".split())  # noqa: SIM905
 _PATH_TEXT = re.compile(
@@ -89,7 +92,7 @@ def path_kind(words: Words, text: str, tool: Words, schema_format: str | None) -
     folder = bool(own & _FOLDER) or (bool(verbs & _FOLDER) and not own & _FILE)
     if not folder and not own & _FILE and re.search(r"\b(?:directory|folder)\b", text, re.IGNORECASE):
         folder = not re.search(r"\bfile\b", text, re.IGNORECASE)
-    new = bool(own & _NEW) or bool(verbs & _MAKING and not own & _PLACES)
+    new = bool(own & _NEW) or bool(verbs & _MAKING and verbs & _MADE_AS_FILES and not own & _PLACES)
     if new:
         return "new directory" if folder else "new file"
     if folder:
@@ -97,10 +100,10 @@ def path_kind(words: Words, text: str, tool: Words, schema_format: str | None) -
     return "file" if own & _FILE or re.search(r"\bfile\b", text, re.IGNORECASE) or "file" in verbs else "any"
 
 
-def endings_for(words: Words, text: str, tool: Words, about: str) -> list[str]:
+def endings_for(words: Words, text: str, tool: Words, about: str, server: str = "") -> list[str]:
     """Return the endings of the files that a parameter takes, likeliest first; none if nothing says."""
     named = _ENDING.findall(text.lower())
-    for clue in (" ".join(words), text, " ".join(tool), about[:400]):
+    for clue in (" ".join(words), text, " ".join(tool), about[:400], server):
         for pattern, endings in _COMPILED:
             if pattern.search(clue):
                 named += endings
@@ -134,8 +137,16 @@ def path_values(
         case "file":
             found = roots.with_endings(endings) or [*roots.named, *_some(roots.files, rng)]
         case "any":
-            found = [*roots.with_endings(endings)[:6], *roots.folders, *roots.named, *_some(roots.files, rng)]
+            found = roots.with_endings(endings)
+            if found:
+                return _both(found, roots, absolute)
+            found = [*roots.folders, *roots.named, *_some(roots.files, rng)]
             found += _some(roots.subfolders, rng)
+    return _both(found, roots, absolute)
+
+
+def _both(found: list[str], roots: Roots, absolute: bool | None) -> list[str]:
+    """Return absolute paths, relative ones, or both."""
     relative = [short for name in found if (short := roots.relative(name)) is not None]
     if absolute is None:
         return [*found, *relative[: len(found)]]

@@ -113,6 +113,15 @@ def _leaves_folders(spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots)
         if value.startswith("/"):
             if not roots.holds(value) and (os.path.exists(os.path.dirname(value)) or value.count("/") > 1):
                 return True
-        elif ".." in value.split("/") and path and path[0] in parameters:
+        elif (".." in value.split("/") and path and path[0] in parameters) or any(
+            _leads_out(folder, value, roots) for folder in roots.folders
+        ):
             return True
     return False
+
+
+def _leads_out(folder: str, value: str, roots: Roots) -> bool:
+    """Whether a relative path follows a link to somewhere else."""
+    if "\0" in value or not os.path.lexists(os.path.join(folder, value.split("/")[0])):
+        return False  # it is no path, or nothing is there yet
+    return not roots.holds(os.path.join(folder, value))

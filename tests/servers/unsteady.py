@@ -6,16 +6,16 @@ It starts with the same few items each time and forgets everything else when it 
 
 | variable | meaning | default |
 |---|---|---|
-| `UNSTEADY_CRASH` | share of calls that end the process, half of them before the call does what it does, half after | 0 |
-| `UNSTEADY_HANG` | share of calls that are never answered, after which it answers nothing and ignores signals | 0 |
+| `UNSTEADY_CRASH` | share of calls that end the process, half of them before they are made | 0 |
+| `UNSTEADY_HANG` | share of calls after which it answers nothing more and ignores polite signals | 0 |
 | `UNSTEADY_SEED` | of the two | empty |
 | `UNSTEADY_KIND` | what its items are called: items get ids such as `kind-0001` | `item` |
-| `UNSTEADY_CALLS` | a file to which it adds a line for each call: the call as JSON, before it is made | none |
+| `UNSTEADY_CALLS` | a file to which it adds each call as a line, before it is made | none |
 | `UNSTEADY_LIFELINE` | a port of this machine, to which it stays connected (see `fickle.py`) | none |
 | `API_TOKEN` | what `whoami` answers with, in the clear | none |
 
-Which calls crash or hang depends on the seed, on the call, and on how many this process was sent before, and on
-nothing else: no clock, no random source.
+Which calls crash or hang depends on the seed, on the call, and on how many calls this process was sent
+before: no clock, no random source.
 """
 
 import json
