@@ -28,7 +28,7 @@ from recorder.explore.experience import ServerExperience
 from recorder.explore.graph import SubDag, ToolGraph
 from recorder.explore.log import CampaignLog
 from recorder.explore.permission import Permission
-from recorder.explore.roots import Roots, joined, look
+from recorder.explore.roots import Roots, look
 from recorder.explore.schema_explorer import SchemaExplorer
 from recorder.explore.seeds import Seeds
 from recorder.redact import Redactor
@@ -101,8 +101,10 @@ def explore(
     }
     start = _start_state(servers, secrets)
     roots = roots_of(servers, wanted.work)
-    everywhere = joined([*roots.values(), Roots(folders=tuple(map(str, _work(servers, wanted.work))))])
+    within = Roots(folders=tuple(map(str, _work(servers, wanted.work))))
     began = time.monotonic()
+    if resume and not wanted.db.exists():
+        raise FireflyError(f"{wanted.db} does not exist, so there is no campaign to resume")
     log = CampaignLog(wanted.db, secrets)
     try:
         settings = wanted.settings(start)
@@ -112,7 +114,7 @@ def explore(
             raise FireflyError(_cannot_resume(wanted.db, settings, log.last_settings()))
 
         def permits(spec: Any, arguments: Mapping[str, Any]) -> bool:
-            return wanted.permission.permits(spec, arguments, everywhere)
+            return wanted.permission.permits(spec, arguments, within)
 
         schema = SchemaExplorer(wanted.seeds, roots, permits)
 

@@ -205,7 +205,9 @@ class LiveServer:
         if self._envelope:
             params = {**params, "_meta": {**as_object(params.get("_meta")), **self._envelope}}
         try:
-            return self._connection.request(method, params, self.timeout_s)
+            # The first answer may have to wait until npx or uvx has fetched the server.
+            starts = method in ("initialize", "server/discover")
+            return self._connection.request(method, params, max(self.timeout_s, TIMEOUT_S if starts else 0))
         except TimeoutError as error:
             raise LiveError(self.name, method, f"no answer within {self.timeout_s:g} s") from error
         except _UnreadError as error:

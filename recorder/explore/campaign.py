@@ -406,7 +406,7 @@ class Campaign:
         rng: Random,
     ) -> None:
         (name,) = walk.tools
-        entries = upstream(name).tools()
+        entries = [map_text(entry, self._log.redactor.redact) for entry in upstream(name).tools()]
         walk.tools[name] = entries
         server = ServerExperience(name)
         server.learn_tools(specs_of(name, entries))

@@ -382,7 +382,7 @@ STRICT = frozenset(
     """
     sql arithmetic equation matrix cron fen latex mermaid plantuml dot json yaml toml xml csv smiles base64 hex jwt
     """.split()  # noqa: SIM905
-) | {"tree query", "chess move", "json path", "json schema"}
+) | {"cell", "range", "formula", "tree query", "chess move", "json path", "json schema"}
 """Languages in which ordinary words make no sentence."""
 
 

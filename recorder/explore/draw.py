@@ -56,6 +56,9 @@ worked; the rest climbs from there, which fails less often."""
 OPTIONAL_SHARE = 0.15
 """Of optional parameters that a fresh draw gives."""
 
+HANDLE_SHARE = 0.8
+"""Of optional ids that are given where this walk was told one."""
+
 MOST_DRAWS = 24
 """Draws after which nothing new is expected of a tool."""
 
@@ -138,6 +141,8 @@ class Drawer:
             optional = name not in required
             first = not tool.worked and not tool.calls
             share = 0.0 if first else 0.5 if bold else OPTIONAL_SHARE
+            if optional and self._is_told_here(tool, name):
+                share = HANDLE_SHARE
             if optional and not WAITING & set(words_in(name)):
                 if name in tool.unexpected or self._rng.random() >= share:
                     continue
@@ -147,6 +152,12 @@ class Drawer:
             elif not optional:
                 return None
         return drawn
+
+    def _is_told_here(self, tool: ToolExperience, name: str) -> bool:
+        """Whether a parameter is an id of which this walk was told one: a handle, most likely."""
+        words = parameter_words((name,), tool.spec.name)
+        found = self._server.harvest.by_words.get(words, {}) if words[-1:] in _IDS else {}
+        return any(one.walk == self._walk for one in found.values())
 
     def _changed(self, tool: ToolExperience) -> dict[str, Json] | None:
         """Take a call that worked, this walk's or a late one, and change one argument."""
@@ -368,7 +379,7 @@ class Drawer:
         ]
         told = [c for c in told if isinstance(c.value, str) and self._is_path(c.value, kind, endings, tool)]
         where = (self._roots, self._elsewhere)
-        absolute = False if "relative" in own else True if "absolute" in own else tool.absolute
+        absolute = False if "relative" in own else True if "absolute" in own else self._absolute(tool)
         places = (path_values(kind, endings, roots, self._rng, absolute=absolute) for roots in where)
         rooted = [Candidate(value) for value in next(filter(None, places), [])]
         if kind.startswith("new"):
@@ -384,6 +395,9 @@ class Drawer:
         sure = [c for c in told if self._roots.knows(str(c.value))]
         return [*rooted[:16], *sure[:12], *(told[:12] if not rooted else [])]
 
+    def _absolute(self, tool: ToolExperience) -> bool | None:
+        return self._server.absolute if tool.absolute is None else tool.absolute
+
     def _worked_endings(self) -> list[str]:
         """Return the endings of files that the server's tools worked on, frequent ones first."""
         counts: Counter[str] = Counter()
@@ -395,7 +409,8 @@ class Drawer:
         return [ending for ending, times in counts.most_common(3) if times >= 2]
 
     def _is_path(self, value: str, kind: str, endings: Sequence[str], tool: ToolExperience) -> bool:
-        if tool.absolute is not None and value.startswith("/") != tool.absolute:
+        absolute = self._absolute(tool)
+        if absolute is not None and value.startswith("/") != absolute:
             return False
         return _is_kind(value, kind, endings)
 
@@ -542,8 +557,12 @@ class Drawer:
         least = schema.get("minItems")
         most = schema.get("maxItems")
         size = max(least if isinstance(least, int) else 1, self._rng.choice((1, 1, 2, 3)))
-        size = min(size, most) if isinstance(most, int) else size
-        if type_of(item) in ("integer", "number"):
+        if EVERY in path:  # a list of lists
+            words = parameter_words(path, tool.spec.name)
+            size = next((_SIZES[word] for word in words if word in _SIZES), size)
+        if "RGB" in self._text(tool, path[:1], as_schema(tool.parameters.get(path[0]))):
+            size, item = 3, {**item, "minimum": 0, "maximum": 255}
+        elif type_of(item) in ("integer", "number"):
             size = max(size, min(4, most) if isinstance(most, int) else 4)
         found: list[Json] = []
         for _ in range(size * 2):
@@ -616,6 +635,9 @@ class Drawer:
 
 
 _IDS = (("id",), ("ref",), ("handle",), ("uuid",), ("key",))
+_SIZES = {"edge": 2, "pair": 2, "point": 2, "coordinate": 2, "position": 2}
+"""A word in the name of a list whose items are lists → how long those are."""
+
 _CONTROLS = frozenset("type format mode order style kind level unit operation action method status".split())  # noqa: SIM905
 """Last words of parameters that say how; what tools tell under names like theirs is about something else."""
 

@@ -150,6 +150,12 @@ class ServerExperience:
         self._recent.append((call, judged))
         return judged
 
+    @property
+    def absolute(self) -> bool | None:
+        """Whether paths have to be absolute, where the errors of several tools agree on it."""
+        said = [tool.absolute for tool in self.tools.values() if tool.absolute is not None]
+        return said[0] if len(said) > 1 and len(set(said)) == 1 else None
+
     def done_in_walk(self, walk: int) -> list[tuple[ToolCall, Verdict]]:
         return self._recent if walk == self._walk else []
 

@@ -87,7 +87,7 @@ def path_kind(words: Words, text: str, tool: Words, schema_format: str | None) -
     ):
         if not _PATH_TEXT.search(text) or own & {"content", "text", "pattern", "query", "name", "glob"}:
             return None
-    if own & {"pattern", "content", "type", "size", "count", "glob"}:
+    if own & {"pattern", "content", "type", "size", "count", "glob", "id"}:
         return None
     folder = bool(own & _FOLDER) or (bool(verbs & _FOLDER) and not own & _FILE)
     if not folder and not own & _FILE and re.search(r"\b(?:directory|folder)\b", text, re.IGNORECASE):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from recorder.exchange import Json
-from recorder.explore.outputs import leaves
-from recorder.explore.parameters import input_schema, properties_of
 from recorder.explore.roots import Roots
 from recorder.tool import ToolSpec
 from recorder.verbs import CHANGING, OPEN_ENDED, READING, kind_of, suggested, words_of
@@ -103,21 +101,43 @@ def named(spec: ToolSpec, patterns: Sequence[str]) -> bool:
 
 
 def _leaves_folders(spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots) -> bool:
-    """Whether an argument is a path to somewhere else than the folders the server was given."""
-    parameters = properties_of(input_schema(spec.entry))
-    for path, value in leaves(dict(arguments)):
-        if not isinstance(value, str) or "\n" in value or len(value) > 1000:
-            continue
-        if value.startswith(("~", "file:")) or re.match(r"[A-Za-z]:\\", value):
-            return True
-        if value.startswith("/"):
-            if not roots.holds(value) and (os.path.exists(os.path.dirname(value)) or value.count("/") > 1):
+    """Whether an argument names a place outside the folders that the servers were given.
+
+    Of tools that run what they are given, every path within it counts.
+    """
+    runs = bool(words_of(spec.name) & OPEN_ENDED)
+    for text in _texts(dict(arguments)):
+        for word in _ABSOLUTE.findall(text) if runs else [text.strip().strip("\"'")]:
+            if len(word) > MOST_PATH or "\n" in word:
+                continue  # content, and no path
+            if re.match(r"~|\$|%|file:|[A-Za-z]:\\|\\\\", word, re.IGNORECASE):
                 return True
-        elif (".." in value.split("/") and path and path[0] in parameters) or any(
-            _leads_out(folder, value, roots) for folder in roots.folders
-        ):
-            return True
+            if word.startswith("/"):
+                if not roots.holds(word):
+                    return True
+            elif ".." in word.split("/") or any(_leads_out(folder, word, roots) for folder in roots.folders):
+                return True
     return False
+
+
+MOST_PATH = 4096
+"""Characters of the longest path there can be (Linux, PATH_MAX)."""
+
+_ABSOLUTE = re.compile(r"(?<![\w.*/])(?:/|~|\.\./|\$\w*/|file:)[^\s\"'`;|&<>()]*|\S*/\.\./\S*", re.IGNORECASE)
+
+
+def _texts(value: Json) -> Iterator[str]:
+    """Yield every string within a value, names of members too."""
+    stack = [value]
+    while stack:
+        match stack.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                stack.extend(items)
+            case dict() as members:
+                yield from (name for name in members if "/" in name)
+                stack.extend(members.values())
 
 
 def _leads_out(folder: str, value: str, roots: Roots) -> bool:

@@ -125,7 +125,7 @@ def _words(files: Sequence[str]) -> tuple[str, ...]:
             continue
         read += 1
         counts.update(set(_WORD.findall(text)))
-    return tuple(word for word, _ in counts.most_common(200))
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:200])
 
 
 def joined(roots: Sequence[Roots]) -> Roots:
