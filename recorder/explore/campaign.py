@@ -406,7 +406,8 @@ class Campaign:
         rng: Random,
     ) -> None:
         (name,) = walk.tools
-        entries = [map_text(entry, self._log.redactor.redact) for entry in upstream(name).tools()]
+        redact = self._log.redactor.redact
+        entries: list[Any] = [map_text(entry, redact) for entry in upstream(name).tools()]
         walk.tools[name] = entries
         server = ServerExperience(name)
         server.learn_tools(specs_of(name, entries))

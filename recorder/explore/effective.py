@@ -38,7 +38,14 @@ _ERROR_WORDS = re.compile(
     r"|exception|error(?:s|\b)|no (?:active|current) |not (?:set|initialized|registered|configured|available)\b",
     re.IGNORECASE,
 )
-_SUCCESS = re.compile(r"success", re.IGNORECASE)
+_NO_ERROR = re.compile(
+    r"[\"']?\b(?:errors?|error_?messages?|exceptions?|tracebacks?)\b[\"']?\s*[:=]\s*"
+    r"(?:null|none|false|0|\"\"|''|\[\s*\]|\{\s*\})(?=\s*(?:[,;}\])\n]|$))"
+    r"|\b(?:no|0|without) (?:errors?|exceptions?)\b",
+    re.IGNORECASE,
+)
+"""Says that there was none."""
+_SUCCESS = re.compile(r"(?<!un)success", re.IGNORECASE)
 _NO_VALUE = re.compile(
     r"[\"']?\b(?:result|results|status|message|success|successful|successfully|true|false|null|none|ok|error)\b[\"']?",
     re.IGNORECASE,
@@ -69,9 +76,11 @@ def verdict(arguments: Mapping[str, Json], outcome: ToolResult | RpcError | NoRe
 
 def says_error(text: str) -> bool:
     """Whether the text of a result is an error, though the result does not say so."""
-    if _ERROR_START.match(text) or _ERROR_FIELD.search(text[:3000]):
+    is_short = len(text) < SHORT
+    text = _NO_ERROR.sub(" ", text[:3000])
+    if _ERROR_START.match(text) or _ERROR_FIELD.search(text):
         return True
-    return len(text) < SHORT and bool(_ERROR_WORDS.search(text)) and not _SUCCESS.search(text)
+    return is_short and bool(_ERROR_WORDS.search(text)) and not _SUCCESS.search(text)
 
 
 def _tells(text: str, arguments: Mapping[str, Json]) -> bool:

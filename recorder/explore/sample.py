@@ -25,6 +25,12 @@ LEAST_SUCCESSORS = 2
 UPSTREAM_SHARE = 0.35
 """Of growing steps that add a producer instead of a consumer: without any, nothing would fan in."""
 
+MOST_TOOLS = 8
+"""Of a sub-DAG that had to grow for the sake of what its tools need."""
+
+ATTEMPTS = 6
+"""Samples that are drawn to find one that begins where it may."""
+
 _IDENTIFIES = frozenset("id uuid key ref handle token cursor".split())  # noqa: SIM905
 
 
@@ -81,16 +87,29 @@ class Sampler:
         """
         if not self._tools:
             raise ValueError("a graph without tools has no sub-DAGs")
+        drawn = [self._draw(rng, explored, walked)]
+        while self._bad_starts(drawn[-1]) and len(drawn) < ATTEMPTS:
+            drawn.append(self._draw(rng, explored, walked))
+        return self._finished(min(drawn, key=self._bad_starts))
+
+    def _bad_starts(self, chosen: _Chosen) -> int:
+        """Count the tools that begin it and should not: somebody could give what they need."""
+        fed = {consumer for _, consumer in chosen.pairs}
+        return sum(tool not in fed and tool not in self.starts for tool in chosen.tools)
+
+    def _draw(self, rng: Random, explored: Mapping[ToolRef, int], walked: Mapping[Pair, int]) -> _Chosen:
         (size,) = rng.choices(list(self._sizes), list(self._sizes.values()))
-        weights = [1 / (1 + explored.get(tool, 0)) ** 2 for tool in self._tools]
-        (first,) = rng.choices(self._tools, weights)
+        least = min(explored.get(tool, 0) for tool in self._tools)
+        # The least explored, and those that are nearly so: in strict order the same few would always meet.
+        behind = [tool for tool in self._tools if explored.get(tool, 0) <= 1.25 * least + 1]
+        first = behind[rng.randrange(len(behind))]
         chosen = _Chosen([first])
-        self._add_upstream(first, chosen, size, rng, walked)
+        self._add_upstream(first, chosen, rng, walked)
         while len(chosen.tools) < size and self._grow(chosen, rng, explored, walked):
             pass
         if len(chosen.tools) < min(2, size):
             self._add_neighbours(chosen, size, rng, explored)
-        return self._finished(chosen)
+        return chosen
 
     def _wanted(self, tool: ToolRef) -> list[tuple[str, list[ToolRef]]]:
         """Return what a tool needs from upstream and who can give it, if anybody can."""
@@ -105,20 +124,18 @@ class Sampler:
                 found.append((parameter, givers))
         return found
 
-    def _add_upstream(
-        self, tool: ToolRef, chosen: _Chosen, size: int, rng: Random, walked: Mapping[Pair, int]
-    ) -> None:
+    def _add_upstream(self, tool: ToolRef, chosen: _Chosen, rng: Random, walked: Mapping[Pair, int]) -> None:
         """Add producers of what a tool needs, and of what they need, while there is room."""
         for _, givers in self._wanted(tool):
             if any(giver in chosen.tools for giver in givers):
                 continue
             open_to = [giver for giver in givers if not chosen.leads(tool, giver)]
-            if not open_to or len(chosen.tools) >= max(size, 2):
+            if not open_to or len(chosen.tools) >= MOST_TOOLS:
                 continue
             weights = [self._weight((giver, tool), walked) for giver in open_to]
             (giver,) = rng.choices(open_to, weights)
             chosen.add(giver, (giver, tool))
-            self._add_upstream(giver, chosen, size, rng, walked)
+            self._add_upstream(giver, chosen, rng, walked)
 
     def _grow(
         self, chosen: _Chosen, rng: Random, explored: Mapping[ToolRef, int], walked: Mapping[Pair, int]
@@ -136,6 +153,7 @@ class Sampler:
         ]
         ((pair, tool),) = rng.choices(list(zip(pairs, new, strict=True)), weights)
         chosen.add(tool, pair)
+        self._add_upstream(tool, chosen, rng, walked)
         return True
 
     def _add_neighbours(

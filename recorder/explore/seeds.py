@@ -9,12 +9,15 @@
         tools:
           "search_*": {query: [mcp]}
 
-What is said of a tool comes first, then what is said of its server, then the rest; a name before a pattern. Names
-are compared as they are, then by their words: `cityName` and `city_name` are the same.
+What is said of a tool comes first, then what is said of its server, then the rest; a name before a pattern.
+Names are compared as they are, then by their words: `cityName` and `city_name` are the same. What is neither
+a number nor true, false or null is text: `NO`, `10:30` and `2026-11-25` need no quotes.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from recorder.canonical import canonical_json
 from recorder.errors import FireflyError
 from recorder.exchange import Json
 from recorder.explore.names import EVERY, words_in
@@ -31,6 +35,9 @@ from recorder.explore.paths import path_kind
 from recorder.tool import ToolSpec
 
 Fields = Mapping[str, Sequence[Json]]
+
+MOST_DEPTH = 40
+"""Levels of a value; an alias may hold itself."""
 
 
 class SeedsError(FireflyError):
@@ -57,13 +64,20 @@ class Seeds:
             SeedsError: the file cannot be read, is no YAML, or has something where it does not belong.
         """
         try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+            value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         except OSError as error:
             raise SeedsError(f"cannot read {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except _TwiceError as error:
+            raise SeedsError(
+                f"{path}:{error.line}: {error.key!r} stands there twice; join the two"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise SeedsError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-            raise SeedsError(f"{path}{where}: not YAML") from error
+            # What the parser says may quote a value.
+            raise SeedsError(f"{path}{where}: not YAML of names, lists and plain values") from error
         top = _mapping({} if value is None else value, str(path), ("fields", "servers"))
         servers = {}
         for name, inner in _mapping(top.get("servers"), f"{path}: servers").items():
@@ -91,7 +105,8 @@ class Seeds:
                 found += _values(fields, names, path)
         for seeds in _fitting(self.servers, server):
             found += _values(seeds.fields, names, path)
-        return found + _values(self.fields, names, path)
+        found += _values(self.fields, names, path)
+        return list({canonical_json(value): value for value in found}.values())
 
 
 def draft_seeds(tools: Sequence[ToolSpec], roots: Mapping[str, Sequence[str]]) -> str:
@@ -115,8 +130,8 @@ def draft_seeds(tools: Sequence[ToolSpec], roots: Mapping[str, Sequence[str]]) -
         lines += [f"  {_key(server)}:", "    fields:"]
         for name, uses in fields.items():
             schema = uses[0][1]
-            text = " ".join(str(schema.get("description") or "").split())[:100]
-            users = ", ".join(tool for tool, _ in uses[:4]) + (", …" if len(uses) > 4 else "")
+            text = _remark(str(schema.get("description") or ""))[:100]
+            users = _remark(", ".join(tool for tool, _ in uses[:4])) + (", …" if len(uses) > 4 else "")
             lines.append(f"      # {type_of(schema) or 'any'}, of {users}" + (f": {text}" if text else ""))
             kind = path_kind(words_in(name), text, words_in(uses[0][0]), None)
             values = list(roots.get(server, ()))[:3] if kind is not None else []
@@ -126,7 +141,7 @@ def draft_seeds(tools: Sequence[ToolSpec], roots: Mapping[str, Sequence[str]]) -
 
 def _values(fields: Fields, names: Sequence[str], path: tuple[str, ...]) -> list[Json]:
     found: list[Json] = []
-    for values in _fitting(fields, names[-1], ".".join(names)):
+    for values in _fitting(fields, *dict.fromkeys((".".join(names), names[-1]))):
         found += values
     if path[-1] == EVERY:  # a seed may be a whole list
         return [item for value in found for item in (value if isinstance(value, list) else [value])]
@@ -145,7 +160,9 @@ def _fitting(named: Mapping[str, Any], *names: str) -> list[Any]:
     globs = [
         value
         for key, value in named.items()
-        if any(mark in key for mark in "*?[") and key not in names and any(fnmatchcase(n, key) for n in names)
+        if any(mark in key for mark in "*?[")
+        and key not in names
+        and any(fnmatchcase(name, key) or fnmatchcase("_".join(words_in(name)), key) for name in names)
     ]
     return exact + alike + globs
 
@@ -153,9 +170,11 @@ def _fitting(named: Mapping[str, Any], *names: str) -> list[Any]:
 def _mapping(value: object, where: str, allowed: Sequence[str] | None = None) -> dict[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict):
         raise SeedsError(f"{where} must be a mapping of names, got {type(value).__name__}")
     for key in value:
+        if not isinstance(key, str):
+            raise SeedsError(f"{where}: names must be text, put {key!r} in quotes")
         if allowed is not None and key not in allowed:
             raise SeedsError(f"{where}: {key!r} is not known here; there may be {' and '.join(allowed)}")
     return value
@@ -166,7 +185,57 @@ def _fields(value: object, where: str) -> dict[str, list[Json]]:
     for name, values in fields.items():
         if values is not None and not isinstance(values, list):
             raise SeedsError(f"{where}.{name} must be a list of values, got {type(values).__name__}")
+        for number, item in enumerate(values or (), 1):
+            if not _is_json(item):
+                raise SeedsError(f"{where}.{name}: value {number} must be one that JSON has, too")
     return {name: list(values or []) for name, values in fields.items()}
+
+
+def _is_json(value: object, depth: int = 0) -> bool:
+    match value:
+        case dict():
+            return depth < MOST_DEPTH and all(
+                isinstance(name, str) and _is_json(item, depth + 1) for name, item in value.items()
+            )
+        case list():
+            return depth < MOST_DEPTH and all(_is_json(item, depth + 1) for item in value)
+        case float():
+            return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
+
+
+class _TwiceError(Exception):
+    def __init__(self, key: object, line: int) -> None:
+        super().__init__(key, line)
+        self.key, self.line = key, line
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values as YAML's core schema does: without dates, base 60, and `NO` for false."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base class declares it
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Of a name that stands there twice YAML would drop the first, without a word.
+        names = [self.construct_object(key) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise _TwiceError(name, node.value[at][0].start_mark.line + 1)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?", list("-+0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+def _remark(text: str) -> str:
+    """Return a text as it may stand in a comment, on one line."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def _key(text: str) -> str:
