@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -45,9 +45,9 @@ class Exploration:
     db: Path
     servers: tuple[str, ...]
     explorer: str = "schema"
-    limits: Limits = Limits()
-    permission: Permission = Permission()
-    seeds: Seeds = Seeds()
+    limits: Limits = field(default_factory=Limits)
+    permission: Permission = field(default_factory=Permission)
+    seeds: Seeds = field(default_factory=Seeds)
     seed: int = 0
     group: str | None = None
     concurrency: int = 4
@@ -73,6 +73,8 @@ class Exploration:
             "allow": list(self.permission.allow),
             "deny": list(self.permission.deny),
             "sandbox": self.sandbox,
+            "work": [str(path) for path in self.work],
+            "seeds": content_hash(repr(self.seeds)),
         }
 
 
@@ -380,7 +382,8 @@ def _cannot_resume(db: Path, settings: Mapping[str, Any], last: Mapping[str, Any
     if last is None:
         return f"{db} holds no campaign to resume"
     different = [name for name in settings if settings[name] != last.get(name)]
-    return f"{db} holds no campaign with these settings; its last differs in: {', '.join(different) or 'secrets'}"
+    differs = ", ".join(different) or "secrets"
+    return f"{db} holds no campaign with these settings; its last differs in: {differs}"
 
 
 @contextmanager

@@ -69,7 +69,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--sandbox",
     is_flag=True,
-    help="Run stdio servers under bubblewrap: no network, nothing writable but a private copy of their folders.",
+    help="Run stdio servers under bubblewrap: no network, and of their folders a private copy."
+    " Nothing else can be written.",
 )
 @click.option(
     "--work",
@@ -124,9 +125,9 @@ def explore(
 ) -> None:
     """Explore real servers along a graph of their tools, and record it.
 
-    Each server is surveyed first. From what its tools ask for and answer, a graph is inferred of which value can
-    feed which parameter; then parts of it are walked, what was walked least first, each in sessions of their
-    own. Only reads are called, unless more is allowed. Ctrl-C stops it, --resume goes on.
+    Each server is surveyed first. From what its tools ask for and answer, a graph is inferred of which value
+    can feed which parameter; then parts of it are walked, what was walked least first, each in sessions of
+    their own. Only reads are called, unless more is allowed. Ctrl-C stops it, --resume goes on.
 
     \b
     firefly explore --config mcp.json --db world.db --calls-per-server 100

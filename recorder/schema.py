@@ -101,7 +101,7 @@ MIGRATIONS = (
         WHERE exchange.method = 'tools/call' AND exchange.direction = 'to_server';
     """,
     """
-    CREATE TABLE campaign (                    -- one exploration; its sessions' run_id begins with its id and /
+    CREATE TABLE campaign (                    -- one exploration; its sessions' run_id begins with its id
         id TEXT PRIMARY KEY,
         started_at REAL NOT NULL,
         settings TEXT NOT NULL,                -- JSON: what has to be the same for it to be resumed

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ["recorder", "replayer", "firefly_proxy", "synth", "train"]
 """A package imports from itself and from those before it."""
 HOMES = {
-    "recorder": {"sqlite3", "aiosqlite", "anthropic", "sentence_transformers", "networkx"},
+    "recorder": {"sqlite3", "aiosqlite", "anthropic", "sentence_transformers", "yaml"},
     "replayer": {"rapidfuzz", "jsonschema", "referencing"},
     "firefly_proxy": {"mcp", "mcp_types", "httpx2", "starlette", "uvicorn"},
     "synth": set(),

@@ -1,9 +1,9 @@
 """A campaign: many walks over many servers, within limits, that can be interrupted and taken up again.
 
 It goes in rounds. In a round no two walks touch the same server, each walk works on what was known when the
-round began, and what the walks learned is taken in afterwards, in their order. So the calls depend on the seed
-and on what the servers answer, and not on which walk was quicker; and a campaign that is taken up knows what it
-knew, by reading its own sessions back.
+round began, and what the walks learned is taken in afterwards, in their order. So the calls depend on the
+seed and on what the servers answer, and not on which walk was quicker; and a campaign that is taken up knows
+what it knew, by reading its own sessions back.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ SURVEY_CALLS = 3
 """Calls for each tool in a server's first walk."""
 
 REPEAT_EVERY = 10
-"""One walk in ten repeats the calls of an earlier one in a fresh session: equal calls are evidence of what can
-be replayed."""
+"""One walk in ten repeats the calls of an earlier one in a fresh session: equal calls are evidence of what
+can be replayed."""
 
 MOST_FAILURES = 3
 """Walks in a row in which a server gave no answer after which it is left alone."""
@@ -81,8 +81,8 @@ class Explorer(Protocol):
     """Walks one sub-DAG. `WalkOver`, raised by `call`, passes through it."""
 
     def __call__(
-        self, dag: SubDag, known: Mapping[str, ServerExperience], call: ToolCaller, *, calls: int, rng: Random,
-        number: int, run: str,
+        self, dag: SubDag, known: Mapping[str, ServerExperience], call: ToolCaller, *, calls: int,
+        rng: Random, number: int, run: str,
     ) -> None: ...  # fmt: skip
 
 
@@ -211,7 +211,7 @@ class Campaign:
                 return ending
             walks = self._next_round()
             if not walks or stuck >= STUCK_ROUNDS:
-                return "exhausted"
+                return "exhausted" if any(map(self.left, self.servers)) else "calls"
             before = self.calls
             try:
                 self._walk_all(walks)
@@ -367,9 +367,9 @@ class Campaign:
                         raise WalkOver
                     if len(walk.made) >= walk.calls or wanted.tool.server in walk.problems:
                         raise WalkOver
-                    if self.limits.minutes is not None:
-                        if time.monotonic() - self.started >= 60 * self.limits.minutes:
-                            raise WalkOver
+                    minutes = self.limits.minutes
+                    if minutes is not None and time.monotonic() - self.started >= 60 * minutes:
+                        raise WalkOver
                 outcome = self._redacted(upstream(wanted.tool.server)(wanted))
                 with self._lock:
                     walk.made.append((wanted, outcome))

@@ -50,24 +50,30 @@ class Complaint:
 
 
 _ALLOWED = re.compile(
-    r"(?:(?:must|should) be (?:one of|either)|must be(?= [\"'`])|one of|expected(?: one of)?|choose from|did you mean"
-    r"|(?:(?<!in)valid|(?<!un)available|(?<!un)supported|allowed|possible|(?<!un)known)\b[\w ]{0,30}?(?:\bare\b|\bis\b|(?=[:=(\[]))"
+    r"(?:(?:must|should) be (?:one of|either)|must be(?= [\"'`])|one of|expected(?: one of)?|choose from"
+    r"|did you mean"
+    r"|(?:(?<!in)valid|(?<!un)available|(?<!un)supported|allowed|possible"
+    r"|(?<!un)known)\b[\w ]{0,30}?(?:\bare\b|\bis\b|(?=[:=(\[]))"
     r"|options(?: are)?(?=\s*:)|choices)\s*[:=(\[]?\s*"
     r"(?=(?P<rest>[^\n]{1,1500}))",  # looked at only: another list may begin within it
     re.IGNORECASE,
 )
 _REQUIRED = re.compile(
     r"[\"'`](?P<quoted>[\w.-]+)[\"'`] is (?:a )?required|missing (?:\d+ )?required (?:positional |keyword )?"
-    r"(?:argument|parameter|field|property)s?:? [\"'`]?(?P<missing>[\w.-]+)|(?:^|\s)(?P<plain>[a-z][\w]*) is required"
+    r"(?:argument|parameter|field|property)s?:? [\"'`]?(?P<missing>[\w.-]+)|(?:^"
+    r"|\s)(?P<plain>[a-z][\w]*) is required"
     r"|(?P<pydantic>^[\w.]+)\n\s+(?:Field required|Missing required argument)"
     r"|(?P<given>\w+) must be (?:provided|specified|given|supplied)"
-    r"|(?P<either>\w+) or \w+ must be (?:provided|specified|given)|\b(?:provide|specify|supply)(?: (?:a|an|the|either))? [\"'`]?(?P<provide>\w+)"
-    r"|[\"']path[\"']:\s*\[\s*[\"'](?P<zod>\w+)[\"']\s*\],\s*[\"']message[\"']:\s*[\"'](?:Required|Invalid input: expected \w+, received undefined)",
+    r"|(?P<either>\w+) or \w+ must be (?:provided|specified|given)|\b(?:provide|specify|supply)(?: (?:a"
+    r"|an|the|either))? [\"'`]?(?P<provide>\w+)"
+    r"|[\"']path[\"']:\s*\[\s*[\"'](?P<zod>\w+)[\"']\s*\],\s*[\"']message[\"']:\s*[\"'](?:Required"
+    r"|Invalid input: expected \w+, received undefined)",
     re.IGNORECASE | re.MULTILINE,
 )
 _UNEXPECTED = re.compile(
     r"\([\"'](?P<schema>\w+)[\"'] was unexpected\)|unexpected keyword argument [\"'](?P<python>\w+)[\"']"
-    r"|unrecognized key\(s\) in object: [\"'](?P<zod>\w+)[\"']|(?P<pydantic>^\w+)\n\s+(?:Extra inputs|Unexpected keyword)",
+    r"|unrecognized key\(s\) in object: [\"'](?P<zod>\w+)[\"']|(?P<pydantic>^\w+)\n\s+(?:Extra inputs"
+    r"|Unexpected keyword)",
     re.IGNORECASE | re.MULTILINE,
 )
 _TYPES = (
@@ -78,7 +84,8 @@ _TYPES = (
         re.IGNORECASE | re.DOTALL,
     ),
     re.compile(
-        r"(?P<parameter>\w+)[\"'`]? must be (?:an? )?(?P<type>string|number|integer|boolean|array|object|list|dict)\b"
+        r"(?P<parameter>\w+)[\"'`]? must be (?:an? )?(?P<type>string|number|integer|boolean|array|object"
+        r"|list|dict)\b"
     ),
 )
 _TYPE_NAMES = {
@@ -100,19 +107,23 @@ _AT_LEAST = re.compile(
     re.IGNORECASE,
 )
 _AT_MOST = re.compile(
-    r"(?:<=|at most|less than or equal to|maximum(?: is| of)?|no more than|exceeds(?: the)?(?: maximum)?(?: of)?)\s*(-?\d+(?:\.\d+)?)",
+    r"(?:<=|at most|less than or equal to|maximum(?: is| of)?|no more than"
+    r"|exceeds(?: the)?(?: maximum)?(?: of)?)\s*(-?\d+(?:\.\d+)?)",
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"between (-?\d+(?:\.\d+)?) and (-?\d+(?:\.\d+)?)", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"absolute", re.IGNORECASE)
 _RELATIVE = re.compile(
-    r"(?:must|should) be (?:a )?relative|not be absolute|absolute [^.\n]{0,200}?not (?:allowed|permitted|supported)|no absolute"
+    r"(?:must|should) be (?:a )?relative|not be absolute|absolute [^.\n]{0,200}?not (?:allowed|permitted"
+    r"|supported)|no absolute"
     r"|paths? relative to",
     re.IGNORECASE,
 )
 _SET_UP = re.compile(
-    r"\bfirst\b|not (?:been )?(?:set|initiali[sz]ed|loaded|open(?:ed)?|connected|registered|configured|started|selected|indexed|built|available)\b"
-    r"|\bno (?:active|current|open|loaded|default|such)?\s?(?:\w+ ){0,4}(?:set|loaded|open|active|selected|initiali[sz]ed|registered|connected|configured|found)\b"
+    r"\bfirst\b|not (?:been )?(?:set|initiali[sz]ed|loaded|open(?:ed)?|connected|registered|configured"
+    r"|started|selected|indexed|built|available)\b"
+    r"|\bno (?:active|current|open|loaded|default|such)?\s?(?:\w+ ){0,4}(?:set|loaded|open|active"
+    r"|selected|initiali[sz]ed|registered|connected|configured|found)\b"
     r"|\bbefore (?:using|calling)|please (?:call|use|run|set|create|load|open|register)",
     re.IGNORECASE,
 )
@@ -187,7 +198,8 @@ _ALLOWED_KEY = re.compile(
 def _meant(
     text: str, arguments: Mapping[str, Json], parameters: Collection[str], about: Sequence[str]
 ) -> str | None:
-    """Return the parameter whose right values an error lists: the one that the list is headed with, else one named."""
+    """Return the parameter whose right values an error lists: the one that the list is headed with, else one
+    named."""
     heads = {word for head in _LIST_HEAD.findall(text) for word in words_in(head)}
     for name in [*about, *parameters]:
         if heads & set(words_in(name)):
@@ -197,7 +209,8 @@ def _meant(
 
 
 _LIST_HEAD = re.compile(
-    r"(?:available|supported|allowed|(?<!in)valid|known|possible|unknown|invalid|unsupported)[_ ]([A-Za-z]\w*)",
+    r"(?:available|supported|allowed|(?<!in)valid|known|possible|unknown|invalid"
+    r"|unsupported)[_ ]([A-Za-z]\w*)",
     re.IGNORECASE,
 )
 
@@ -245,7 +258,7 @@ def _is_value(text: str) -> bool:
 
 
 _NOT_VALUES = frozenset(
-    "string number integer boolean array object null undefined the a an one of is are to be received list dict".split()  # noqa: SIM905
+    "string number integer boolean array object null undefined the a an one of is are to be received list dict".split()
 )
 
 

@@ -75,7 +75,7 @@ def coverage(
         open=sum(server.open for server in servers),
         listed=sum(len(server.tools) for server in servers),
         walks=dict(Counter(walk.kind for walk in campaign.walks)),
-        edges={evidence: count for evidence, count in campaign.graph.counts().items()},
+        edges={**campaign.graph.counts()},
         edges_confirmed=sum(edge.seen >= 2 and edge.producer != edge.consumer for edge in edges),
         cost_usd=cost_usd,
         seconds=round(seconds, 1),

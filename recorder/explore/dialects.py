@@ -1,4 +1,5 @@
-"""Small languages that parameters are written in: SQL over tables that are known, arithmetic, globs and others.
+"""Small languages that parameters are written in: SQL over tables that are known, arithmetic, globs and
+others.
 
 Each is recognised by what the parameter is called and by what its schema and description say, and makes new
 sentences each time it is asked.
@@ -380,8 +381,9 @@ _BY_OWN_TEXT = frozenset({"json text", "yaml text", "xml text", "html text", "cs
 
 STRICT = frozenset(
     """
-    sql arithmetic equation matrix cron fen latex mermaid plantuml dot json yaml toml xml csv smiles base64 hex jwt
-    """.split()  # noqa: SIM905
+    sql arithmetic equation matrix cron fen latex mermaid plantuml dot json yaml toml xml csv smiles base64
+    hex jwt
+    """.split()
 ) | {"cell", "range", "formula", "tree query", "chess move", "json path", "json schema"}
 """Languages in which ordinary words make no sentence."""
 

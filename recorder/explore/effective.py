@@ -1,7 +1,7 @@
 """Whether a call told anything: the measure of an exploration.
 
-`isError` alone says little: of 7,958 random calls to 42 real servers 54 % were no error, and 37 % told anything,
-since many servers return their errors as ordinary text.
+`isError` alone says little: of 7,958 random calls to 42 real servers 54 % were no error, and 37 % told
+anything, since many servers return their errors as ordinary text.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from recorder.exchange import Json, NoReply, RpcError, ToolResult
 from recorder.explore.outputs import text_of
 
 Verdict = Literal["effective", "refused", "tool error", "error text", "empty", "no reply"]
-"""`refused`: a JSON-RPC error; `error text`: an error in a result that does not say so; `empty`: no value besides
-what echoes the arguments."""
+"""`refused`: a JSON-RPC error; `error text`: an error in a result that does not say so; `empty`: no value
+besides what echoes the arguments."""
 
 SHORT = 400
 """Characters up to which a text with the words of an error is one; in longer texts such words are content."""
 
 _ERROR_START = re.compile(
-    r"\W{0,12}(?:[\w.]+ )?(?:error|err|exception|failed|failure|fatal|traceback|mcp error|unable to|cannot)\b",
+    r"\W{0,12}(?:[\w.]+ )?(?:error|err|exception|failed|failure|fatal|traceback|mcp error|unable to"
+    r"|cannot)\b",
     re.IGNORECASE,
 )
 _ERROR_FIELD = re.compile(
@@ -33,9 +34,11 @@ _ERROR_FIELD = re.compile(
 )
 _ERROR_WORDS = re.compile(
     r"does(?: not|n['’]t) exist|not found|no such|(?:failed|unable) to|invalid |must (?:be|have|contain)"
-    r"|cannot |could(?: not|n['’]t)|can['’]t|(?:is|are) required|is not (?:a |an )?(?:valid|supported|allowed)"
+    r"|cannot |could(?: not|n['’]t)|can['’]t|(?:is|are) required|is not (?:a |an )?(?:valid|supported"
+    r"|allowed)"
     r"|(?:not|un)[ -]?supported|out of range|not allowed|(?:access|permission) denied|unknown |traceback"
-    r"|exception|error(?:s|\b)|no (?:active|current) |not (?:set|initialized|registered|configured|available)\b",
+    r"|exception|error(?:s|\b)|no (?:active|current) |not (?:set|initialized|registered|configured"
+    r"|available)\b",
     re.IGNORECASE,
 )
 _NO_ERROR = re.compile(

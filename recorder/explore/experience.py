@@ -95,6 +95,11 @@ class ToolExperience:
     def hopeless(self) -> bool:
         return not self.effective and self.in_vain >= HOPELESS
 
+    def lessons(self) -> tuple[object, ...]:
+        """Return what changes when an error teaches something new."""
+        lists = (self.required, self.unexpected, self.types, self.extensions, self.asks_for)
+        return (*map(len, lists), self.absolute, self.asks_set_up, sum(map(len, self.allowed.values())))
+
     @property
     def spent(self) -> bool:
         return self.idle >= MOST_IDLE
@@ -116,7 +121,8 @@ class ServerExperience:
     failed_values: dict[Words, dict[str, int]] = field(default_factory=dict)
     """Qualified parameter → canonical value → how many failures it was blamed for, of any tool."""
     introduced: dict[str, ToolCall] = field(default_factory=dict)
-    """Canonical value → the call that brought it into the world: it was its argument or stood in its answer."""
+    """Canonical value → the call that brought it into the world: it was its argument or stood in its
+    answer."""
     calls: int = 0
     _walk: int = -1
     _recent: list[tuple[ToolCall, Verdict]] = field(default_factory=list)
@@ -231,8 +237,7 @@ class ServerExperience:
 
     def _learn_complaint(self, tool: ToolExperience, call: ToolCall, complaint: Complaint, said: str) -> bool:
         """Keep what an error says would be right; return whether any of it is new."""
-        before = (len(tool.required), len(tool.unexpected), len(tool.types), len(tool.extensions), tool.absolute,
-                  len(tool.asks_for), tool.asks_set_up, sum(map(len, tool.allowed.values())))  # fmt: skip
+        before = tool.lessons()
         tool.required += [name for name in complaint.required if name not in tool.required]
         tool.unexpected |= set(complaint.unexpected)
         tool.types.update(complaint.types)
@@ -260,9 +265,7 @@ class ServerExperience:
                 tool.limits[name] = (complaint.minimum, complaint.maximum)
             if written := written_like(said[:1000]):
                 tool.written[name] = list(written)
-        return before != (len(tool.required), len(tool.unexpected), len(tool.types), len(tool.extensions),
-                          tool.absolute, len(tool.asks_for), tool.asks_set_up,
-                          sum(map(len, tool.allowed.values())))  # fmt: skip
+        return before != tool.lessons()
 
     def _blame(self, tool: ToolExperience, call: ToolCall, complaint: Complaint) -> None:
         """Share the blame for a failure among the arguments.

@@ -20,7 +20,8 @@ beginning."""
 MOST_WORDS, MOST_OBJECTS = 400, 60
 
 SHORT_TEXT = 2000
-"""Characters up to which a text is about what was asked; in longer ones, things that look like ids are content."""
+"""Characters up to which a text is about what was asked; in longer ones, things that look like ids are
+content."""
 
 LONGEST = 1000
 """Characters of a value that is kept; what is longer is content, not something that identifies."""

@@ -1,4 +1,5 @@
-"""What a campaign keeps in the recording besides its calls: its settings, which walks ended, and completions."""
+"""What a campaign keeps in the recording besides its calls: its settings, which walks ended, and
+completions."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ class CampaignLog:
         return int(count)
 
     def calls_in_vain(self) -> dict[str, int]:
-        """Return how many tool calls each server got in walks that were begun and did not end, answered or not."""
+        """Return how many tool calls each server got in walks that were begun and did not end, answered or
+        not."""
         rows = self._connection.execute(
             "SELECT server.name, count(*) FROM session JOIN server ON server.session_id = session.id"
             " JOIN frame ON frame.server_id = server.id"

@@ -21,28 +21,35 @@ MOST_VALUES = 24
 LONGEST = 200
 """Characters of an example."""
 
-_QUOTED = r"[\"'`“‘「]([^\"'`“”‘’」\n]{1,200})[\"'`”’」]"
+_QUOTED = r"(?<!\w)[\"'`“‘「]([^\"'`“”‘’」\n]{1,200}?)\\?[\"'`”’」](?![A-Za-z])"
+"""Without apostrophes, and with the quotation marks of JSON within JSON."""
 _ALL_QUOTED = re.compile(_QUOTED)
 
 _EXAMPLE = re.compile(
-    r"(?:\be\.?\s?g\.?|\bfor (?:example|instance)|\bexamples?|\bsuch as|\blike|\bi\.e\.|例如|比如|如)[\s:：,=]*"
+    r"(?:\be\.?\s?g\.?|\bfor (?:example|instance)|\bexamples?|\bsuch as|\blike|\bi\.e\.|例如|比如"
+    r"|如)[\s:：,=]*"
     r"(?=(?P<rest>[^\n]{1,300}))",
     re.IGNORECASE,
 )
 _CHOICE = re.compile(
-    r"(?:\bone of|\beither|\boptions?(?: are)?|\bchoices?|\ballowed(?: values)?(?: are)?|\bvalid [a-z]+(?: are)?"
-    r"|\bsupported [a-z]+(?: are)?|\bsupports?|\bvalues?(?: are)?|\bcan be|\bmust be|\bavailable [a-z]+(?: are)?"
+    r"(?:\bone of|\beither|\boptions?(?: are)?|\bchoices?|\ballowed(?: values)?(?: are)?"
+    r"|\bvalid [a-z]+(?: are)?"
+    r"|\bsupported [a-z]+(?: are)?|\bsupports?|\bvalues?(?: are)?|\bcan be|\bmust be"
+    r"|\bavailable [a-z]+(?: are)?"
     r"|支持[^:：]{0,8}|可选[^:：]{0,4})(?: of)?\s*[:：(=]?\s*(?=(?P<rest>[^\n]{1,400}))",
     re.IGNORECASE,
 )
 _DEFAULT = re.compile(
-    rf"\bdefaults?(?: value)?(?: is| to)?[\s:=]*(?:{_QUOTED}|(-?[\w./+:]*\w))", re.IGNORECASE
+    rf"\bdefaults?(?: value)?(?:(?: is| to)?\s*[:=]?\s*(?:{_QUOTED}|(-?\d(?:[\w.:-]*\w)?|true\b|false\b))"
+    r"|(?:(?: is| to):?\s+|\s*[:=]\s*)(?!(?:the|an?|no|none|null|undefined|empty|current|your|all of)\b)"
+    r"(~?[\w./+:-]*\w))",
+    re.IGNORECASE,
 )
 _PARENTHESES = re.compile(r"\(([^()\n]{3,200})\)")
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)?[\"'`]?([A-Za-z][\w.+/-]{0,39})[\"'`]?\s*(?:—|–|--|:|：|\s-|=)\s+\S")
 _PLAIN_LIST = re.compile(r"[\w.+/:-]+(?:\s*(?:,|\||/|、|\bor\b|\band\b)+\s*[\w.+/:-]+)+")
 _SEPARATOR = re.compile(r"\s*(?:,\s*(?:or|and)\b|,|\||、|\bor\b|\band\b)\s*")
-_PLAIN = re.compile(r"[\w@#$%+-][^\s,;()\[\]\"'`]*")
+_PLAIN = re.compile(r"[\w@#$%+~/*.-][^\s,;()\[\]\"'`]*")
 
 
 @lru_cache(maxsize=20_000)
@@ -68,12 +75,15 @@ def mined(text: str) -> Mined:
     if not choices and not examples:
         examples = _ALL_QUOTED.findall(text)
     default = _DEFAULT.search(text)
-    return Mined(_distinct(choices), _distinct(examples), default and (default[1] or default[2]))
+    return Mined(
+        _distinct(choices), _distinct(examples), default and next(filter(None, default.groups()), None)
+    )
 
 
 @lru_cache(maxsize=20_000)
 def section(description: str, parameter: str) -> str:
-    """Return what a tool's description says of one parameter: its line under `Args:`, and what belongs to it."""
+    """Return what a tool's description says of one parameter: its line under `Args:`, and what belongs to
+    it."""
     lines = description.splitlines()
     opening = re.compile(
         rf"^(\s*)(?:[-*•]\s*)?[\"'`*]*{re.escape(parameter)}[\"'`*]*\s*(?:\([^)]*\))?\s*(?::|：|—|–|\s-\s|=)\s*(.*)$"

@@ -54,7 +54,8 @@ def alternatives(schema: Schema, root: Schema) -> list[dict[str, Any]]:
 
 
 def type_of(schema: Schema) -> str | None:
-    """Return the type of a resolved schema, `null` aside; guessed from its other members where none is given."""
+    """Return the type of a resolved schema, `null` aside; guessed from its other members where none is
+    given."""
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((name for name in kind if name != "null"), None)

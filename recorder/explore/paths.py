@@ -16,21 +16,22 @@ PathKind = Literal["file", "directory", "new file", "new directory", "any"]
 MADE = "firefly_"
 """What stands in the names of what we make ourselves."""
 
-_FOLDER = frozenset("directory dir folder root workspace project repo repository cwd vault base".split())  # noqa: SIM905
+_FOLDER = frozenset("directory dir folder root workspace project repo repository cwd vault base".split())
 _FILE = frozenset(
     "file filename document workbook spreadsheet presentation image pdf video audio notebook".split()
-)  # noqa: SIM905
+)
 _NEW = frozenset("output destination dest save out new export to".split())
 _PLACES = frozenset(
     "source input template from repo repository project workspace root base cwd vault".split()
-)  # noqa: SIM905
+)
 """Words for what has to be there already, also where something is made."""
 
 _MADE_AS_FILES = _FILE | _FOLDER | {"note", "report", "diagram", "archive", "database", "page"}
-"""What is a file or folder itself, so that a tool that makes one takes a new path; others take an existing one."""
+"""What is a file or folder itself, so that a tool that makes one takes a new path; others take an existing
+one."""
 
-_ENDS = frozenset("source src destination dest target from to".split())  # noqa: SIM905
-_MAKING = frozenset("create write save make new init".split())  # noqa: SIM905
+_ENDS = frozenset("source src destination dest target from to".split())
+_MAKING = frozenset("create write save make new init".split())
 _PATH_TEXT = re.compile(
     r"\b(?:file ?path|path (?:to|of)|absolute path|directory|folder|file ?name)\b", re.IGNORECASE
 )
@@ -79,14 +80,10 @@ def path_kind(words: Words, text: str, tool: Words, schema_format: str | None) -
     own, verbs = set(words), set(tool)
     names_path = "path" in own or schema_format in ("path", "file-path", "directory-path")
     moves = bool(own & _ENDS) and bool(verbs & (_FILE | _FOLDER))
-    if (
-        not names_path
-        and not moves
-        and not own & _FILE
-        and not (own & _FOLDER and _PATH_TEXT.search(text or "path to"))
-    ):
-        if not _PATH_TEXT.search(text) or own & {"content", "text", "pattern", "query", "name", "glob"}:
-            return None
+    hinted = names_path or moves or own & _FILE or (own & _FOLDER and _PATH_TEXT.search(text or "path to"))
+    named_otherwise = own & {"content", "text", "pattern", "query", "name", "glob"}
+    if not hinted and (named_otherwise or not _PATH_TEXT.search(text)):
+        return None
     if own & {"pattern", "content", "type", "size", "count", "glob", "id"}:
         return None
     folder = bool(own & _FOLDER) or (bool(verbs & _FOLDER) and not own & _FILE)

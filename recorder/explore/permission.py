@@ -28,7 +28,8 @@ _FIRST_WORD = re.compile(r"\W*([A-Za-z]+)")
 
 
 def effect_of(spec: ToolSpec, arguments: Mapping[str, Json] | None = None) -> Effect:
-    """Say what a tool does to the world: as its annotations declare, else as its name and description suggest.
+    """Say what a tool does to the world: as its annotations declare, else as its name and description
+    suggest.
 
     Nothing known counts as a write. Of tools that run what they are given, what they are given counts, where
     there are arguments; without them, they may be read-only.
@@ -67,7 +68,8 @@ class Permission:
     """What the user allowed.
 
     `allow` and `deny` hold names of tools with globs, `tool` or `server/tool`. A destructive tool has to be
-    named in `allow`, by a glob at least; other writes need `writes` or `allow`; what `deny` names is never called.
+    named in `allow`, by a glob at least; other writes need `writes` or `allow`; what `deny` names is never
+    called.
     """
 
     writes: bool = False

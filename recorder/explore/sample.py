@@ -35,7 +35,8 @@ _IDENTIFIES = frozenset("id uuid key ref handle token cursor".split())  # noqa: 
 
 
 class Sampler:
-    """Samples from one graph. Preparing takes time linear in the edges, a sample time in the degrees of its tools.
+    """Samples from one graph. Preparing takes time linear in the edges, a sample time in the degrees of its
+    tools.
 
     Args:
         graph: Every tool in it may be sampled.
@@ -69,7 +70,8 @@ class Sampler:
 
     @cached_property
     def starts(self) -> frozenset[ToolRef]:
-        """Tools that a sub-DAG may begin with: they need nothing, nobody can give it, or they lead far enough."""
+        """Tools that a sub-DAG may begin with: they need nothing, nobody can give it, or they lead far
+        enough."""
         return frozenset(
             tool
             for tool in self._tools

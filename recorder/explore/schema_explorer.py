@@ -170,7 +170,8 @@ class _Walk:
     def _lost(
         self, server: ServerExperience, tool: ToolExperience, arguments: dict[str, Json]
     ) -> list[ToolCall]:
-        """Return the calls that once made what these arguments name, if the error speaks of it and it may be gone."""
+        """Return the calls that once made what these arguments name, if the error speaks of it and it may be
+        gone."""
         made = server.done_in_walk(self._number)
         found: list[ToolCall] = []
         for _, value in leaves(arguments):
