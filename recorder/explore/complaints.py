@@ -50,10 +50,10 @@ class Complaint:
 
 
 _ALLOWED = re.compile(
-    r"(?:(?:must|should) be (?:one of|either)|must be(?= [\"'`])|one of|expected(?: one of)?|choose from"
+    r"(?:(?:must|should) be (?:one of|either)|(?:must|should) be(?= [\"'`])|one of|\bexpected(?: one of)?|choose from"
     r"|did you mean"
     r"|(?:(?<!in)valid|(?<!un)available|(?<!un)supported|allowed|possible"
-    r"|(?<!un)known)\b[\w ]{0,30}?(?:\bare\b|\bis\b|(?=[:=(\[]))"
+    r"|(?<!un)known)\b[\w ]{0,30}?(?:\bare\b|\bis\b|(?=[:=\[]|\((?![^)]*unexpected)))"
     r"|options(?: are)?(?=\s*:)|choices)\s*[:=(\[]?\s*"
     r"(?=(?P<rest>[^\n]{1,1500}))",  # looked at only: another list may begin within it
     re.IGNORECASE,
@@ -142,8 +142,14 @@ def read_complaint(
     text = text[:MOST_CHARACTERS]
     about = [name for name in parameters if re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", text)]
     about += [name for name, value in arguments.items() if name not in about and _mentions(text, value)]
-    required = [name for match in _REQUIRED.finditer(text) for name in match.groupdict().values() if name]
-    unexpected = [name for match in _UNEXPECTED.finditer(text) for name in match.groupdict().values() if name]
+    missing = [name for match in _MISSING_LIST.finditer(text) for name in _names(match["names"])]
+    required = missing + [
+        name for match in _REQUIRED.finditer(text) for name in match.groupdict().values() if name
+    ]
+    extra = [name for match in _EXTRA_LIST.finditer(text) for name in _names(match["names"] or match["keys"])]
+    unexpected = extra + [
+        name for match in _UNEXPECTED.finditer(text) for name in match.groupdict().values() if name
+    ]
     types = {
         match["parameter"]: _TYPE_NAMES.get(match["type"].lower(), match["type"].lower())
         for pattern in _TYPES
@@ -191,7 +197,9 @@ _EXCLUSIVE = re.compile(
     re.IGNORECASE,
 )
 _ALLOWED_KEY = re.compile(
-    r"available|valid_|supported|allowed|options|choices|suggest|possible|known", re.IGNORECASE
+    r"(?<!un)available|(?<!in)valid_|(?<!un)supported|allowed|^options$|^values$|choices|suggest|possible"
+    r"|(?<!un)known",
+    re.IGNORECASE,
 )
 
 
@@ -223,9 +231,9 @@ def _bracketed(text: str) -> list[str]:
 
 def _said_in_json(text: str) -> list[str]:
     """Return the values that an error written as JSON lists as right."""
-    value = parsed(text)
-    if not isinstance(value, dict):
+    if not re.search(r"[{\[]\s*[{\"']", text):
         return []
+    value = parsed(text)
     return [
         str(leaf)
         for path, leaf in leaves(value)
@@ -244,12 +252,27 @@ def _parameters_named(
     return list(dict.fromkeys(name for name in found if name is not None and name not in arguments))
 
 
+_MISSING_LIST = re.compile(
+    r"(?:missing \d+ required [\w-]+ arguments?|arguments are required): (?P<names>[^\n]{1,300})",
+    re.IGNORECASE,
+)
+_EXTRA_LIST = re.compile(
+    r"\((?P<names>[^()\n]{1,300}) (?:was|were) unexpected\)|unrecognized_keys[^\]]{0,80}\[(?P<keys>[^\]]{1,300})\]",
+    re.IGNORECASE,
+)
+
+
+def _names(text: str) -> list[str]:
+    """Return the names in a list, quoted or as options of a command line."""
+    return quoted(text) or re.findall(r"--([\w-]+)", text)
+
+
 def _values(rest: str) -> list[str]:
     """Return what a list of allowed values names: quoted, bracketed, or between commas."""
     bracket = re.match(r"\s*[\[({](?P<inside>[^\])}]*)[\])}]", rest)
     if bracket is not None:
         rest = bracket["inside"]
-    found = quoted(rest) or listed(rest)
+    found = quoted(rest) or listed(rest) or (rest.split(",") if bracket is not None else [])
     return [value.strip() for value in found if _is_value(value.strip())]
 
 
@@ -258,7 +281,7 @@ def _is_value(text: str) -> bool:
 
 
 _NOT_VALUES = frozenset(
-    "string number integer boolean array object null undefined the a an one of is are to be received list dict".split()
+    "str bytes int float bool os.pathlike string number integer boolean array object null undefined the a an one of is are to be received list dict".split()
 )
 
 

@@ -9,6 +9,7 @@ from recorder.exchange import Record
 from recorder.explore.campaign import Campaign, Ending
 from recorder.explore.effective import Verdict
 from recorder.explore.experience import ToolExperience
+from recorder.explore.graph import Evidence
 from recorder.explore.permission import Permission, effect_of, named
 
 
@@ -48,7 +49,7 @@ class CoverageReport(Record):
     listed: int
     """Tools of all servers, those that may not be called among them."""
     walks: dict[str, int]
-    edges: dict[str, int]
+    edges: dict[Evidence, int]
     """By evidence."""
     edges_confirmed: int
     """Between two tools, seen to flow at least twice."""
@@ -75,7 +76,7 @@ def coverage(
         open=sum(server.open for server in servers),
         listed=sum(len(server.tools) for server in servers),
         walks=dict(Counter(walk.kind for walk in campaign.walks)),
-        edges={**campaign.graph.counts()},
+        edges=campaign.graph.counts(),
         edges_confirmed=sum(edge.seen >= 2 and edge.producer != edge.consumer for edge in edges),
         cost_usd=cost_usd,
         seconds=round(seconds, 1),

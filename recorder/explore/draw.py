@@ -1,11 +1,11 @@
 """Arguments for a tool, drawn from what is known: the better a source, the sooner it is asked.
 
 The order follows the one measured on 60 real servers: a user's seeds; what an error asked for; const and
-enum, which end the list; a small language, a new name or a path, where one is wanted; what worked for a parameter
-of the same name; what was harvested under its qualified name (for ids before what worked); examples; what
-descriptions mention; defaults; formats; a dictionary of names; what was harvested under related names, or
-told by other servers; pattern or chance. At most one draw in ten passes over the best, the fewer the more
-values failed.
+enum, which end the list; a small language, a new name or a path, where one is wanted; what worked for a
+parameter of the same name; what was harvested under its qualified name (for ids before what worked);
+examples; what descriptions mention; defaults; formats; a dictionary of names; what was harvested under
+related names, or told by other servers; pattern or chance. At most one draw in ten passes over the best,
+the fewer the more values failed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from recorder.exchange import Json
 from recorder.explore.names import EVERY
@@ -13,8 +13,11 @@ Schema = Mapping[str, Any]
 MOST_REFERENCES = 12
 """Steps from one `$ref` to the next that are followed; schemas may refer to themselves."""
 
+MOST_JOINS = 4
+"""Levels of `allOf` within `allOf`, for the same reason."""
 
-def resolved(schema: object, root: Schema) -> dict[str, Any]:
+
+def resolved(schema: object, root: Schema, joins: int = MOST_JOINS) -> dict[str, Any]:
     """Return a schema with its reference followed, its `allOf` joined, and the first choice that is not null.
 
     Of `anyOf` and `oneOf` the first alternative counts; the others are reached by `alternatives`.
@@ -31,8 +34,8 @@ def resolved(schema: object, root: Schema) -> dict[str, Any]:
             continue
         if isinstance(schema.get("allOf"), list):
             joined = {name: value for name, value in schema.items() if name != "allOf"}
-            for part in schema["allOf"]:
-                joined = _joined(joined, resolved(part, root))
+            for part in schema["allOf"] if joins else ():
+                joined = _joined(joined, resolved(part, root, joins - 1))
             schema = joined
             continue
         choices = alternatives(schema, root)
@@ -112,11 +115,13 @@ def fits(value: Json, schema: Schema) -> bool:
     Numbers in strings fit numbers: outputs are often text.
     """
     kind = type_of(schema)
-    if "enum" in schema:
-        return value in as_list(schema["enum"])
+    if "const" in schema or "enum" in schema:
+        choices = [schema["const"]] if "const" in schema else as_list(schema["enum"])
+        return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices)
     match kind:
         case "string":
-            return isinstance(value, str | int | float) and not isinstance(value, bool)
+            is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+            return is_plain and _within(len(str(value)), schema.get("minLength"), schema.get("maxLength"))
         case "integer" | "number":
             return as_number(value, kind) is not None and _in_range(as_number(value, kind), schema)
         case "boolean":
@@ -163,27 +168,35 @@ def walk(
     """Yield each parameter as (path, resolved schema, required), outer ones first."""
     required = set(required_of(schema))
     for name, inner in properties_of(schema).items():
-        at, found = (*path, name), resolved(inner, root)
-        yield at, found, name in required
-        if depth > 1:
-            kind = type_of(found)
-            if kind == "object":
-                yield from walk(found, root, at, depth - 1)
-            elif kind == "array":
-                item = resolved(found.get("items"), root)
-                if item:
-                    yield (*at, EVERY), item, False
-                    if type_of(item) == "object":
-                        yield from walk(item, root, (*at, EVERY), depth - 1)
+        yield from _walk_from((*path, name), resolved(inner, root), name in required, root, depth)
+
+
+def _walk_from(
+    at: tuple[str, ...], schema: dict[str, Any], required: bool, root: Schema, depth: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any], bool]]:
+    yield at, schema, required
+    kind = type_of(schema)
+    if depth > 1 and kind == "object":
+        yield from walk(schema, root, at, depth - 1)
+    elif depth > 1 and kind == "array" and (item := resolved(schema.get("items"), root)):
+        yield from _walk_from((*at, EVERY), item, False, root, depth - (type_of(item) == "array"))
 
 
 def _in_range(number: int | float | None, schema: Schema) -> bool:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if number is None:
+    if number is None or not _within(number, schema.get("minimum"), schema.get("maximum")):
         return False
-    return not (isinstance(low, int | float) and number < low) and not (
-        isinstance(high, int | float) and number > high
+    return number not in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")) and _within(
+        number, schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     )
+
+
+def _within(number: int | float, low: object, high: object) -> bool:
+    """Whether a number lies between two that a schema gives, or may not give, or gives wrongly."""
+    return not (_is_number(low) and number < low) and not (_is_number(high) and number > high)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _target(reference: str, root: Schema) -> object:

@@ -10,6 +10,9 @@ from typing import Any
 MOST_REPEATS = 4
 """Beyond the least, of what may be repeated without end."""
 
+MOST_CHARACTERS = 10_000
+"""Of a text; a pattern that asks for more is not met."""
+
 _ANY = string.ascii_lowercase + string.digits
 _CATEGORIES = {
     "CATEGORY_DIGIT": string.digits,
@@ -59,7 +62,12 @@ def _part(op: str, argument: Any, rng: Random, groups: dict[int, str]) -> str:
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
             least, most, inner = argument
             times = rng.randint(least, max(least, min(int(most), least + MOST_REPEATS)))
-            return "".join(_made(inner, rng, groups) for _ in range(times))
+            text = ""
+            for _ in range(times):
+                text += _made(inner, rng, groups)
+                if max(times, len(text)) > MOST_CHARACTERS:
+                    raise ValueError(f"no text is made of more than {MOST_CHARACTERS} characters")
+            return text
     raise ValueError(f"no text is made for {op}")
 
 

@@ -24,6 +24,12 @@ DESTRUCTIVE = frozenset(
 )
 """Words of what cannot be taken back, or reaches people."""
 
+_DESTROYS = re.compile(
+    r"\b(?:rm|rmdir|rmtree|mv|dd|shred|unlink|mkfs|kill|pkill|killall|shutdown|reboot|delete|remove|drop|truncate)\b",
+    re.IGNORECASE,
+)
+"""Commands, statements and functions that do so, anywhere in what a tool is to run."""
+
 _FIRST_WORD = re.compile(r"\W*([A-Za-z]+)")
 
 
@@ -41,7 +47,10 @@ def effect_of(spec: ToolSpec, arguments: Mapping[str, Json] | None = None) -> Ef
     kind = kind_of(spec.name, arguments or {})
     words = words_of(kind)
     changes = suggested(kind)
-    if hints.get("destructiveHint") is True or (words & DESTRUCTIVE and changes is not False):
+    destroys = bool(words & DESTRUCTIVE) or (
+        bool(words & OPEN_ENDED) and any(map(_DESTROYS.search, _texts(dict(arguments or {}))))
+    )
+    if hints.get("destructiveHint") is True or (destroys and changes is not False):
         return "destructive"
     if hints.get("readOnlyHint") is False:
         return "write"
@@ -109,6 +118,8 @@ def _leaves_folders(spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots)
     """
     runs = bool(words_of(spec.name) & OPEN_ENDED)
     for text in _texts(dict(arguments)):
+        if runs and any(_steps_out(word, roots) for word in _WORDS.split(text)):
+            return True
         for word in _ABSOLUTE.findall(text) if runs else [text.strip().strip("\"'")]:
             if len(word) > MOST_PATH or "\n" in word:
                 continue  # content, and no path
@@ -117,9 +128,22 @@ def _leaves_folders(spec: ToolSpec, arguments: Mapping[str, Json], roots: Roots)
             if word.startswith("/"):
                 if not roots.holds(word):
                     return True
-            elif ".." in word.split("/") or any(_leads_out(folder, word, roots) for folder in roots.folders):
+            elif _steps_out(word, roots):
                 return True
     return False
+
+
+def _steps_out(word: str, roots: Roots) -> bool:
+    """Whether a relative path goes up, or a variable may stand for anything."""
+    return (
+        ".." in word.split("/")
+        or _VARIABLE.match(word) is not None
+        or any(_leads_out(folder, word, roots) for folder in roots.folders)
+    )
+
+
+_WORDS = re.compile(r"[\s\"'`;|&<>()=,:]+")
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 
 MOST_PATH = 4096
@@ -144,6 +168,8 @@ def _texts(value: Json) -> Iterator[str]:
 
 def _leads_out(folder: str, value: str, roots: Roots) -> bool:
     """Whether a relative path follows a link to somewhere else."""
-    if "\0" in value or not os.path.lexists(os.path.join(folder, value.split("/")[0])):
-        return False  # it is no path, or nothing is there yet
+    if not value or value.startswith("/") or "\0" in value:
+        return False  # it is no relative path
+    if not os.path.lexists(os.path.join(folder, value.split("/")[0])):
+        return False  # nothing is there yet
     return not roots.holds(os.path.join(folder, value))

@@ -71,7 +71,10 @@ class Roots:
 
     def holds(self, name: str) -> bool:
         """Whether a path lies in one of the folders, links followed."""
-        real = os.path.realpath(name)
+        try:
+            real = os.path.realpath(name)
+        except ValueError:  # null bytes, lone surrogates: no path at all
+            return False
         return any(
             real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)
             for folder in map(os.path.realpath, self.folders)

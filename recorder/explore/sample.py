@@ -43,6 +43,9 @@ class Sampler:
         specs: Of its tools; of what is missing nothing is known to be required.
         sizes: Number of tools → weight.
         least: Confidence from which an edge is walked.
+        least_successors: What a tool that needs a value from upstream has to lead to, to begin a sub-DAG.
+        upstream_share: Of growing steps that add a producer, in [0, 1].
+        most_tools: Of a sub-DAG, at least the largest of `sizes`.
     """
 
     def __init__(
@@ -52,10 +55,20 @@ class Sampler:
         *,
         sizes: Mapping[int, float] = SIZES,
         least: float = CONFIDENT,
+        least_successors: int = LEAST_SUCCESSORS,
+        upstream_share: float = UPSTREAM_SHARE,
+        most_tools: int = MOST_TOOLS,
     ) -> None:
-        self._graph, self._sizes = graph, dict(sorted(sizes.items()))
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes must be numbers of tools from 1 on, got {sorted(sizes)}")
+        if most_tools < max(sizes):
+            raise ValueError(
+                f"most_tools must be at least {max(sizes)}, as sizes go so far, got {most_tools}"
+            )
+        if not 0 <= upstream_share <= 1:
+            raise ValueError(f"upstream_share must be in [0, 1], got {upstream_share}")
+        self._sizes, self._least_successors = dict(sorted(sizes.items())), least_successors
+        self._upstream_share, self._most_tools = upstream_share, most_tools
         self._needs = {spec.ref: needed_from_upstream(spec) for spec in specs}
         self._tools = sorted(node.ref for node in graph.nodes)
         self._edges: dict[Pair, list[Edge]] = {}
@@ -67,6 +80,10 @@ class Sampler:
         for producer, consumer in sorted(self._edges):
             self._after.setdefault(producer, []).append(consumer)
             self._before.setdefault(consumer, []).append(producer)
+        self._confidence = {
+            pair: max(edge.confidence for edge in edges) for pair, edges in self._edges.items()
+        }
+        self._givers = {tool: self._givers_of(tool) for tool in self._tools}
 
     @cached_property
     def starts(self) -> frozenset[ToolRef]:
@@ -75,7 +92,7 @@ class Sampler:
         return frozenset(
             tool
             for tool in self._tools
-            if not self._wanted(tool) or len(self._after.get(tool, ())) >= LEAST_SUCCESSORS
+            if not self._givers[tool] or len(self._after.get(tool, ())) >= self._least_successors
         )
 
     def sample(self, rng: Random, explored: Mapping[ToolRef, int], walked: Mapping[Pair, int]) -> SubDag:
@@ -90,9 +107,19 @@ class Sampler:
         if not self._tools:
             raise ValueError("a graph without tools has no sub-DAGs")
         drawn = [self._draw(rng, explored, walked)]
-        while self._bad_starts(drawn[-1]) and len(drawn) < ATTEMPTS:
+        while self._faults(drawn[-1]) > (0, 0) and len(drawn) < ATTEMPTS:
             drawn.append(self._draw(rng, explored, walked))
-        return self._finished(min(drawn, key=self._bad_starts))
+        return self._finished(min(drawn, key=self._faults))
+
+    def _faults(self, chosen: _Chosen) -> tuple[int, int]:
+        """Count the tools that begin it and should not, and the values that somebody could give and nobody
+        does: there was no room, or the giver itself waits for the tool."""
+        unmet = sum(
+            not any((giver, tool) in chosen.pairs for giver in givers)
+            for tool in chosen.tools
+            for givers in self._givers[tool]
+        )
+        return self._bad_starts(chosen), unmet
 
     def _bad_starts(self, chosen: _Chosen) -> int:
         """Count the tools that begin it and should not: somebody could give what they need."""
@@ -110,11 +137,11 @@ class Sampler:
         while len(chosen.tools) < size and self._grow(chosen, rng, explored, walked):
             pass
         if len(chosen.tools) < min(2, size):
-            self._add_neighbours(chosen, size, rng, explored)
+            self._add_neighbours(chosen, size, rng, explored, walked)
         return chosen
 
-    def _wanted(self, tool: ToolRef) -> list[tuple[str, list[ToolRef]]]:
-        """Return what a tool needs from upstream and who can give it, if anybody can."""
+    def _givers_of(self, tool: ToolRef) -> list[list[ToolRef]]:
+        """Return who can give what a tool needs from upstream, for each value that anybody can give."""
         found = []
         for parameter in self._needs.get(tool, ()):
             givers = [
@@ -123,16 +150,19 @@ class Sampler:
                 if any(_is_about(edge, parameter) for edge in self._edges[producer, tool])
             ]
             if givers:
-                found.append((parameter, givers))
+                found.append(givers)
         return found
 
     def _add_upstream(self, tool: ToolRef, chosen: _Chosen, rng: Random, walked: Mapping[Pair, int]) -> None:
-        """Add producers of what a tool needs, and of what they need, while there is room."""
-        for _, givers in self._wanted(tool):
-            if any(giver in chosen.tools for giver in givers):
-                continue
+        """Put producers of what a tool needs, and of what they need, before it, while there is room."""
+        for givers in self._givers[tool]:
             open_to = [giver for giver in givers if not chosen.leads(tool, giver)]
-            if not open_to or len(chosen.tools) >= MOST_TOOLS:
+            there = [giver for giver in open_to if giver in chosen.tools]
+            if there:
+                if not any((giver, tool) in chosen.pairs for giver in there):
+                    chosen.link((there[0], tool))
+                continue
+            if not open_to or len(chosen.tools) >= self._most_tools:
                 continue
             weights = [self._weight((giver, tool), walked) for giver in open_to]
             (giver,) = rng.choices(open_to, weights)
@@ -143,12 +173,13 @@ class Sampler:
         self, chosen: _Chosen, rng: Random, explored: Mapping[ToolRef, int], walked: Mapping[Pair, int]
     ) -> bool:
         """Add one tool next to those that are chosen; return whether there was one."""
-        down = [(a, b) for a in chosen.tools for b in self._after.get(a, ()) if b not in chosen.tools]
-        up = [(a, b) for b in chosen.tools for a in self._before.get(b, ()) if a not in chosen.tools]
-        pairs = up if up and (not down or rng.random() < UPSTREAM_SHARE) else down
+        there = set(chosen.tools)
+        down = [(a, b) for a in chosen.tools for b in self._after.get(a, ()) if b not in there]
+        up = [(a, b) for b in chosen.tools for a in self._before.get(b, ()) if a not in there]
+        pairs = up if up and (not down or rng.random() < self._upstream_share) else down
         if not pairs:
             return False
-        new = [b if a in chosen.tools else a for a, b in pairs]
+        new = [b if a in there else a for a, b in pairs]
         weights = [
             self._weight(pair, walked) / (1 + explored.get(tool, 0))
             for pair, tool in zip(pairs, new, strict=True)
@@ -159,7 +190,12 @@ class Sampler:
         return True
 
     def _add_neighbours(
-        self, chosen: _Chosen, size: int, rng: Random, explored: Mapping[ToolRef, int]
+        self,
+        chosen: _Chosen,
+        size: int,
+        rng: Random,
+        explored: Mapping[ToolRef, int],
+        walked: Mapping[Pair, int],
     ) -> None:
         """Join a tool without edges to others of its server, which share its state if nothing else."""
         near = [
@@ -169,16 +205,19 @@ class Sampler:
             weights = [1 / (1 + explored.get(tool, 0)) for tool in near]
             (tool,) = rng.choices(near, weights)
             near.remove(tool)
-            chosen.add(tool)
+            if tool not in chosen.tools:
+                chosen.add(tool)
+                self._add_upstream(tool, chosen, rng, walked)
 
     def _weight(self, pair: Pair, walked: Mapping[Pair, int]) -> float:
-        return max(edge.confidence for edge in self._edges[pair]) / (1 + walked.get(pair, 0))
+        return self._confidence[pair] / (1 + walked.get(pair, 0))
 
     def _finished(self, chosen: _Chosen) -> SubDag:
         """Add every edge between the tools that closes no circle, and put producers first."""
-        for a in sorted(chosen.tools):
-            for b in self._after.get(a, ()):
-                if b in chosen.tools and not chosen.leads(b, a):
+        among = sorted(chosen.tools)
+        for a in among:
+            for b in among:
+                if (a, b) in self._edges and not chosen.leads(b, a):
                     chosen.link((a, b))
         tools = chosen.in_order()
         edges: dict[tuple[ToolRef, ToolRef, str], Edge] = {}

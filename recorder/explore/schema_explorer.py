@@ -22,6 +22,9 @@ PATIENCE = 4
 MOST_REPAIRS = 3
 """Set-up calls that are tried for one failing call."""
 
+MOST_REFUSED = 12
+"""Draws for one call that may be refused before it is given up."""
+
 Permits = Callable[[ToolSpec, Mapping[str, Json]], bool]
 """Whether a call may be made."""
 
@@ -120,7 +123,7 @@ class _Walk:
         return False
 
     def _draw(self, ref: ToolRef, tool: ToolExperience) -> dict[str, Json] | None:
-        for _ in range(4):
+        for _ in range(MOST_REFUSED):
             arguments = self._drawers[ref.server].arguments(tool)
             if arguments is None or self._permits(tool.spec, arguments):
                 return arguments

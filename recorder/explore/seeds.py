@@ -155,16 +155,20 @@ def _fitting(named: Mapping[str, Any], *names: str) -> list[Any]:
     alike = [
         value
         for key, value in named.items()
-        if key not in names and words_in(key) in words and "*" not in key
+        if key not in names and not _is_glob(key) and words_in(key) and words_in(key) in words
     ]
     globs = [
         value
         for key, value in named.items()
-        if any(mark in key for mark in "*?[")
+        if _is_glob(key)
         and key not in names
         and any(fnmatchcase(name, key) or fnmatchcase("_".join(words_in(name)), key) for name in names)
     ]
     return exact + alike + globs
+
+
+def _is_glob(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
 
 
 def _mapping(value: object, where: str, allowed: Sequence[str] | None = None) -> dict[str, Any]:
@@ -175,6 +179,8 @@ def _mapping(value: object, where: str, allowed: Sequence[str] | None = None) ->
     for key in value:
         if not isinstance(key, str):
             raise SeedsError(f"{where}: names must be text, put {key!r} in quotes")
+        if not key.isprintable():
+            raise SeedsError(f"{where}: names must be of one line, without control characters, got {key!r}")
         if allowed is not None and key not in allowed:
             raise SeedsError(f"{where}: {key!r} is not known here; there may be {' and '.join(allowed)}")
     return value
@@ -214,6 +220,13 @@ class _Loader(yaml.SafeLoader):
     """Reads plain values as YAML's core schema does: without dates, base 60, and `NO` for false."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base class declares it
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:
+            # PyYAML lets them through for `!!int x` and numbers of thousands of digits; they quote the value.
+            raise yaml.constructor.ConstructorError(problem_mark=node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # Of a name that stands there twice YAML would drop the first, without a word.

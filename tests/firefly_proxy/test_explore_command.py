@@ -71,7 +71,7 @@ def test_no_call_is_lost_of_servers_that_crash_and_hang(tmp_path: Path, db: Path
 
     assert report["calls"] == sum(calls_of(report).values()) == exchanges(db) == len(recorded_calls(db))
     assert calls_of(report) == calls_by_server(db)
-    assert report["ending"] == "exhausted"
+    assert report["ending"] == "calls"
     restarts = {server["server"]: server["restarts"] for server in report["servers"]}
     assert restarts["steady"] == 0
     assert all(restarts[name] > 0 for name in ("crashing", "falling", "hanging"))
@@ -257,7 +257,7 @@ def test_where_there_is_no_campaign_none_is_taken_up(tmp_path: Path, db: Path) -
 
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.splitlines() == [f"firefly: {db} holds no campaign to resume"]
+    assert ended.stderr.splitlines() == [f"firefly: {db} does not exist, so there is no campaign to resume"]
 
 
 def test_an_unknown_server_and_a_missing_configuration_are_said_in_one_line(tmp_path: Path, db: Path) -> None:

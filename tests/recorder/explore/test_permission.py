@@ -41,9 +41,9 @@ def test_annotations_count_before_names(name: str, annotations: dict[str, bool],
         ("search-code", "read"),
         ("get_deleted_orders", "read"),
         ("list_reset_tokens", "read"),
-        ("create_order", "write"),
+        ("create_item", "write"),
         ("write_file", "write"),
-        ("createOrder", "write"),
+        ("createItem", "write"),
         ("git_commit", "write"),
         ("delete_order", "destructive"),
         ("deleteOrder", "destructive"),
@@ -98,6 +98,8 @@ def test_a_description_that_begins_with_a_read_makes_one_of_a_name_that_tells_no
         ("DROP TABLE pets", "destructive"),
         ("TRUNCATE pets", "destructive"),
         ("SELECT 1; DROP TABLE pets", "destructive"),
+        ("INSERT INTO pets VALUES (1); DROP TABLE pets", "destructive"),
+        ("ALTER TABLE pets DROP COLUMN a", "destructive"),
         ("/* x */ DELETE FROM pets", "destructive"),
         ("PRAGMA writable_schema = 1", "write"),
     ],
@@ -109,13 +111,15 @@ def test_a_statement_tells_what_a_call_does(statement: str, effect: Effect) -> N
 @pytest.mark.parametrize(
     ("command", "effect"),
     [("ls -la", "read"), ("cat a.txt", "read"), ("touch a.txt b", "write"), ("rm -rf a", "destructive"),
-     ("mv a b", "destructive"), ("ls; rm -rf a", "destructive")],
+     ("mv a b", "destructive"), ("ls; rm -rf a", "destructive"), ("touch a; rm b", "destructive"),
+     ("import shutil; shutil.rmtree('a')", "destructive"), ("import os\nos.remove('a')", "destructive"),
+     ("format a.py", "destructive"), ("touch format.py", "write")],
 )  # fmt: skip
 def test_a_command_tells_what_a_call_does(command: str, effect: Effect) -> None:
     assert effect_of(tool("run_command"), {"command": command}) == effect
 
 
-READ, WRITE, DELETE = tool("get_order"), tool("create_order"), tool("delete_order")
+READ, WRITE, DELETE = tool("get_order"), tool("create_item"), tool("delete_order")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ READ, WRITE, DELETE = tool("get_order"), tool("create_order"), tool("delete_orde
         (Permission(allow=("delete_*",)), (True, False, True)),
         (Permission(allow=("shop/*",)), (True, True, True)),
         (Permission(allow=("other/*", "DELETE_order", "delete")), (True, False, False)),
-        (Permission(writes=True, allow=("*",), deny=("shop/*_order",)), (False, False, False)),
+        (Permission(writes=True, allow=("*",), deny=("shop/*_*e*",)), (False, False, False)),
         (Permission(deny=("get_order",)), (False, False, False)),
         (Permission(writes=True, deny=("other/*",)), (True, True, False)),
     ],
@@ -186,6 +190,7 @@ OUTSIDE = [
     "file:///etc/passwd", "FILE:///etc/passwd", "C:\\Windows\\x", "\\\\host\\share", "{here}/out/b.txt", "out/new.txt",
     "out", "out.txt", "{here}/out.txt", " /etc/passwd ", "'/etc/passwd'", '"/etc/passwd"', "/etc/./passwd",
     "{here}/inner/../../there/new.txt", "./out/b.txt", ".//../there/b.txt",
+    "/\0", "{here}/\0", "/\ud800",
 ]  # fmt: skip
 
 
@@ -219,7 +224,8 @@ def test_reads_may_look_elsewhere_and_so_may_writes_that_are_not_confined(world:
     "command",
     [
         "touch /etc/x", "touch a && touch /etc/x", "echo a >/etc/x; touch b", "touch ../x", "touch ~/x",
-        "touch $HOME/x", "touch '/etc/x'", "touch inner/../../x", "touch out/x",
+        "touch $HOME/x", "touch '/etc/x'", "touch inner/../../x", "touch out/x", "cd .. && touch x",
+        "cd $HOME && touch x", "touch ${HOME}/x", "cd out; touch x", "touch a --output=/etc/x", "cp a out.txt", "touch /",
     ],
 )  # fmt: skip
 def test_every_path_within_a_command_that_writes_counts(world: tuple[Roots, Path], command: str) -> None:
@@ -232,4 +238,4 @@ def test_a_command_within_the_folders_is_permitted(world: tuple[Roots, Path]) ->
     roots, here = world
     named = Permission(allow=("run_command", "execute_sql"))
     assert named.permits(tool("run_command"), {"command": f"touch {here}/x inner/y"}, roots)
-    assert named.permits(tool("execute_sql"), {"sql": "UPDATE t SET a = 4 / 2 WHERE b = '*/3'"}, roots)
+    assert named.permits(tool("execute_sql"), {"sql": "UPDATE t SET a = 4/2 WHERE b = '*/3'"}, roots)

@@ -128,6 +128,49 @@ def test_a_tool_that_needs_an_id_comes_after_a_tool_that_returns_it() -> None:
     assert begun_with == []
 
 
+def unmet(dag: SubDag, graph: ToolGraph, specs: list[ToolSpec]) -> list[ToolRef]:
+    """Return the tools that need an order's id which somebody could give, and nobody before them does."""
+    needing = {one.ref for one in specs if needed_from_upstream(one)}
+    sure = [one for one in graph.edges if one.confidence >= 0.6 and one.parameter == "order_id"]
+    place = {tool: at for at, tool in enumerate(dag.tools)}
+    return [
+        tool
+        for tool in dag.tools
+        if tool in needing
+        and (givers := [one.producer for one in sure if one.consumer == tool and one.producer != tool])
+        and not any(place.get(giver, MOST) < place[tool] for giver in givers)
+    ]
+
+
+@pytest.mark.parametrize(("tools", "edges"), [(30, 25), (30, 60), (40, 200), (20, 150)])
+def test_what_gives_an_id_comes_first_and_a_start_leads_somewhere(tools: int, edges: int) -> None:
+    for seed in range(10):
+        rng = Random(seed)
+        refs = [ToolRef(f"s{at % 4}", f"t{at:03}") for at in range(tools)]
+        specs = [spec(ref, BY_ID if rng.random() < 0.4 else FREE) for ref in refs]
+        # Without circles, as in one neither can come first.
+        pairs = [sorted(rng.sample(refs, 2), key=refs.index) for _ in range(edges)]
+        graph = graph_of(refs, [edge(a, b, rng.choice(["order_id", "note"])) for a, b in pairs])
+        dags, _ = sampled(graph, specs, rng, 100)
+        assert [found for dag in dags if (found := unmet(dag, graph, specs))] == []
+
+
+def test_in_a_circle_all_tools_are_reached_and_the_start_leads_furthest() -> None:
+    a, b, c = (ToolRef("s", name) for name in "abc")
+    graph = graph_of([a, b, c], [edge(a, b, "order_id"), edge(b, a, "order_id"), edge(a, c)])
+    specs = [spec(ref, BY_ID) for ref in (a, b)] + [spec(c, FREE)]
+    dags, explored = sampled(graph, specs, Random(0), 50)
+    assert set(explored) == {a, b, c}
+    assert {dag.tools[0] for dag in dags if b in dag.tools} == {a}
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="most_tools must be at least 8"):
+        Sampler(graph_of([], []), [], most_tools=3)
+    with pytest.raises(ValueError, match="upstream_share"):
+        Sampler(graph_of([], []), [], upstream_share=1.5)
+
+
 def test_all_tools_are_reached_isolated_ones_too_and_coverage_evens_out() -> None:
     for seed in range(10):
         rng = Random(seed)

@@ -44,6 +44,15 @@ def test_a_name_comes_before_a_pattern(tmp_path: Path) -> None:
     assert seeds("any", "any", ("order_id",)) == [17]
 
 
+def test_a_pattern_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    seeds = read(tmp_path, 'fields: {"city?": [one more], "[ab]_id": [1], "__": [no words]}')
+    assert seeds("s", "t", ("city",)) == []
+    assert seeds("s", "t", ("city2",)) == ["one more"]
+    assert seeds("s", "t", ("a_id",)) == [1]
+    assert seeds("s", "t", ("ab_id",)) == []
+    assert seeds("s", "t", ("--",)) == []
+
+
 def test_spelling_and_the_object_around_a_name_do_not_matter(tmp_path: Path) -> None:
     seeds = read(tmp_path, "fields: {city_name: [Berlin], customer_id: [c-1], filters.state: [open]}")
     assert seeds("s", "t", ("cityName",)) == ["Berlin"]
@@ -89,6 +98,11 @@ def test_a_file_that_says_nothing_gives_nothing(tmp_path: Path, text: str) -> No
         ("fields: {token: [hunter2]} : x", [":1:"]),
         ("fields: {token: [!!python/name:hunter2 x]}", [":1:"]),
         ("fields: {token: [*hunter2]}", [":1:"]),
+        ("fields: {token: [!!int hunter2]}", [":1:18"]),
+        ("fields: {token: [!!bool hunter2]}", [":1:18"]),
+        ("fields: {token: [!!timestamp hunter2]}", [":1:18"]),
+        (f"fields: {{token: [{'1' * 5000}]}}", [":1:18"]),
+        ('fields: {"a\\nb": [hunter2]}', ["fields", r"'a\nb'", "one line"]),
     ],
 )
 def test_an_error_is_one_line_that_names_file_and_place_but_no_value(
