@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with GNU make, Python 3.11 or newer and git:
-#   make demo   records real MCP servers, stops them, replays the same calls and prints what happened
+#   make demo   records and explores real MCP servers, stops them, replays the same calls, prints what happened
 #   make test   installs what the tests need and runs them all
 # Where npm is found, three more servers are installed and used. The second run of each is quick.
 
@@ -14,12 +14,12 @@ SERVERS := $(if $(NODE_TOOLS),.servers/.installed)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-replay bench-fidelity clean
+.PHONY: help demo test check bench bench-replay bench-fidelity bench-graph bench-explore clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo $(SERVERS)  ## record real servers, replay them offline, print what happened
+demo: $(VENV)/.demo $(SERVERS)  ## record and explore real servers, replay them offline, print what happened
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev $(SERVERS)  ## run every test (ARGS="-k replay -x" is passed to pytest)
@@ -38,6 +38,12 @@ bench-replay: $(VENV)/.dev  ## measure opening and answering from a million exch
 
 bench-fidelity: $(VENV)/.dev  ## measure how often replays are right (CORPORA=folder of session files)
 	@$(BIN)/python tests/bench/fidelity.py --corpora $(CORPORA) $(ARGS)
+
+bench-graph: $(VENV)/.dev  ## measure building the tool graph (TOOLS=file of tool entries, JSON lines)
+	@$(BIN)/python tests/bench/graph.py --tools $(TOOLS) $(ARGS)
+
+bench-explore: $(VENV)/.dev  ## run 5,000 calls over servers that crash and hang, killed once and resumed
+	@$(BIN)/python tests/bench/campaign.py $(ARGS)
 
 clean:  ## remove caches, the demo's recording and the npm servers; the virtual environment stays
 	rm -rf .demo .servers .mypy_cache .ruff_cache .pytest_cache dist

@@ -156,7 +156,8 @@ class Sampler:
     def _add_upstream(self, tool: ToolRef, chosen: _Chosen, rng: Random, walked: Mapping[Pair, int]) -> None:
         """Put producers of what a tool needs, and of what they need, before it, while there is room."""
         for givers in self._givers[tool]:
-            open_to = [giver for giver in givers if not chosen.leads(tool, giver)]
+            behind = chosen.downstream(tool)
+            open_to = [giver for giver in givers if giver not in behind]
             there = [giver for giver in open_to if giver in chosen.tools]
             if there:
                 if not any((giver, tool) in chosen.pairs for giver in there):
@@ -217,7 +218,7 @@ class Sampler:
         among = sorted(chosen.tools)
         for a in among:
             for b in among:
-                if (a, b) in self._edges and not chosen.leads(b, a):
+                if (a, b) in self._edges and a not in chosen.downstream(b):
                     chosen.link((a, b))
         tools = chosen.in_order()
         edges: dict[tuple[ToolRef, ToolRef, str], Edge] = {}
@@ -244,17 +245,15 @@ class _Chosen:
     def link(self, pair: Pair) -> None:
         self.pairs.add(pair)
 
-    def leads(self, start: ToolRef, end: ToolRef) -> bool:
-        """Whether a path goes from one to the other."""
-        seen, stack = {start}, [start]
+    def downstream(self, tool: ToolRef) -> set[ToolRef]:
+        """Return the tool itself and those that a path goes to from it."""
+        seen, stack = {tool}, [tool]
         while stack:
             at = stack.pop()
-            if at == end:
-                return True
             found = [b for a, b in self.pairs if a == at and b not in seen]
             seen.update(found)
             stack.extend(found)
-        return False
+        return seen
 
     def in_order(self) -> list[ToolRef]:
         """Return producers before consumers, else in the order they were chosen."""

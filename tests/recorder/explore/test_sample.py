@@ -155,13 +155,14 @@ def test_what_gives_an_id_comes_first_and_a_start_leads_somewhere(tools: int, ed
         assert [found for dag in dags if (found := unmet(dag, graph, specs))] == []
 
 
-def test_in_a_circle_all_tools_are_reached_and_the_start_leads_furthest() -> None:
+def test_tools_that_wait_for_each_other_are_reached_in_one_order_or_the_other() -> None:
     a, b, c = (ToolRef("s", name) for name in "abc")
     graph = graph_of([a, b, c], [edge(a, b, "order_id"), edge(b, a, "order_id"), edge(a, c)])
     specs = [spec(ref, BY_ID) for ref in (a, b)] + [spec(c, FREE)]
     dags, explored = sampled(graph, specs, Random(0), 50)
     assert set(explored) == {a, b, c}
-    assert {dag.tools[0] for dag in dags if b in dag.tools} == {a}
+    assert all(is_connected(dag) for dag in dags)
+    assert {dag.tools[0] for dag in dags} <= {a, b}
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:
