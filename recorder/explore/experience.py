@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -331,6 +331,3 @@ def destructive_words(tool: str) -> bool:
         words
         & {"delete", "remove", "drop", "clear", "reset", "purge", "cancel", "move", "rename", "truncate"}
     )
-
-
-Known = Mapping[str, ServerExperience]

@@ -57,10 +57,6 @@ class ToolGraph(Record):
     def by_producer(self) -> Mapping[ToolRef, tuple[Edge, ...]]:
         return _grouped((edge.producer, edge) for edge in self.edges)
 
-    @cached_property
-    def by_consumer(self) -> Mapping[ToolRef, tuple[Edge, ...]]:
-        return _grouped((edge.consumer, edge) for edge in self.edges)
-
     def successors(self, tool: ToolRef, least: float = CONFIDENT) -> list[ToolRef]:
         """Return the other tools that it can feed, each once, in the order of the edges."""
         edges = self.by_producer.get(tool, ())
