@@ -172,6 +172,21 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
         Sampler(graph_of([], []), [], upstream_share=1.5)
 
 
+def test_a_start_needs_nothing_or_nobody_gives_it_or_it_leads_to_two() -> None:
+    listing, getting, leading, alone, a, b = (
+        ToolRef("shop", name) for name in ("list", "get", "lead", "alone", "a", "b")
+    )
+    edges = [
+        edge(listing, getting, "order_id"),
+        edge(listing, leading, "order_id"),
+        edge(leading, a),
+        edge(leading, b),
+    ]
+    specs = [spec(tool, BY_ID) for tool in (getting, leading, alone)]
+    sampler = Sampler(graph_of([listing, getting, leading, alone, a, b], edges), specs)
+    assert sampler.starts == {listing, leading, alone, a, b}
+
+
 def test_all_tools_are_reached_isolated_ones_too_and_coverage_evens_out() -> None:
     for seed in range(10):
         rng = Random(seed)
