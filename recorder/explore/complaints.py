@@ -290,12 +290,10 @@ def _mentions(text: str, value: Json) -> bool:
         return any(_mentions(text, item) for item in value)
     if isinstance(value, dict):
         return any(_mentions(text, item) for item in value.values())
-    return (
-        isinstance(value, str | int | float)
-        and not isinstance(value, bool)
-        and len(str(value)) > 1
-        and str(value) in text
-    )
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    said = str(value)
+    return said in text if len(said) > 1 else bool(re.search(rf"[\"'`]{re.escape(said)}[\"'`]", text))
 
 
 def _names_tool(text: str, name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from recorder.canonical import canonical_json
 from recorder.exchange import Json, ToolRef
 from recorder.explore.names import BARE, EVERY, Words, qualified, subject_of, words_in
-from recorder.explore.outputs import Path, leaves, output_of, text_of
+from recorder.explore.outputs import MOST_DEPTH, Path, leaves, output_of, text_of
 
 MOST_PER_NAME = 60
 """Distinct values kept under one name, newest first: a listing of thousands has no more to teach than its
@@ -96,7 +96,8 @@ class Harvest:
         """Take in the result of a call that told something."""
         given = frozenset(argument_texts(arguments))
         asked = {qualified(path, source.name) for path, _ in leaves(dict(arguments))}
-        value = output_of(result)
+        # What stands for a secret is of no use to anybody, and is in nobody's world.
+        value = _without_placeholders(output_of(result))
         folder = _folder_of(arguments)
         for path, leaf in leaves(value):
             if isinstance(leaf, bool):
@@ -111,7 +112,7 @@ class Harvest:
                 self._add(leaf, words, at)
         for name in _keys_that_identify(value):
             self._add(name, subject_of(source.name), _Place(source, (), call, walk, given))
-        text = text_of(result)
+        text = _PLACEHOLDER.sub(" ", text_of(result))
         self._take_tables(value, text, arguments, source)
         for flat in _flat_objects(value):
             if not set(map(str.lower, flat)) <= _REPORTS:
@@ -186,9 +187,11 @@ class Harvest:
     def _take_tables(self, value: Json, text: str, arguments: Mapping[str, Json], source: ToolRef) -> None:
         """Learn the tables and columns of a database, from `CREATE TABLE`, listings and rows."""
         text = text[:100_000].replace("\\n", "\n")
-        for created in _CREATE_TABLE.finditer(text):
-            if columns := _columns(_balanced(text, created.end())):
-                self.tables.setdefault(created[1], Table()).columns.update(columns)
+        said = [leaf.value for leaf in leaves(value) if isinstance(leaf.value, str) and "(" in leaf.value]
+        for statement in (text, *said):
+            for created in _CREATE_TABLE.finditer(statement):
+                if columns := _columns(_balanced(statement, created.end())):
+                    self.tables.setdefault(created[1], Table()).columns.update(columns)
         about_tables = "table" in subject_of(source.name) or any(
             "table" in words_in(name) for name in arguments
         )
@@ -228,6 +231,21 @@ class Harvest:
                 table.rows = objects[:20]
                 for name in objects[0]:
                     table.columns.setdefault(name, "")
+
+
+def _without_placeholders(value: Json, depth: int = MOST_DEPTH + 1) -> Json:
+    """Return a value without the texts in which a placeholder stands, and without what lies too deep."""
+    match value:
+        case dict() | list() if not depth:
+            return None
+        case dict():
+            kept = {name: _without_placeholders(item, depth - 1) for name, item in value.items()}
+            return {name: item for name, item in kept.items() if item is not None or value[name] is None}
+        case list():
+            return [item for each in value if (item := _without_placeholders(each, depth - 1)) is not None]
+        case str() if _PLACEHOLDER.search(value):
+            return None
+    return value
 
 
 def _balanced(text: str, start: int) -> str:

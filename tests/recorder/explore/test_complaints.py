@@ -88,7 +88,6 @@ def test_a_list_is_for_the_parameter_that_it_is_headed_with() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="a value of one character is not looked for")
 def test_a_list_is_for_the_parameter_whose_short_value_is_quoted() -> None:
     assert read("'m' is not one of ['furlong', 'rod']", amount=2500, unit="m").allowed_for == "unit"
 

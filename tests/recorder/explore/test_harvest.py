@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from recorder.exchange import Json, ToolRef
 from recorder.explore.harvest import LONGEST, MOST_OBJECTS, MOST_PER_NAME, MOST_WORDS, Harvest
 
@@ -88,7 +86,6 @@ def test_placeholders_of_secrets_are_never_harvested() -> None:
         assert not [value for value in everything(harvest) if "redacted" in str(value)], text
 
 
-@pytest.mark.xfail(strict=True, reason="objects, rows and words to search for hold them")
 def test_placeholders_of_secrets_are_in_no_object_row_or_word_either() -> None:
     secret = "[redacted:0a1b2c3d]"
     harvest = harvested("read_query", [{"id": 1, "token": secret}], query="SELECT * FROM keys")
@@ -155,7 +152,6 @@ def test_a_create_statement_tells_columns() -> None:
     assert harvested("schema", "CREATE TABLE broken (id INTEGER").tables == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the statement is looked for in the JSON, where quotes are escaped")
 def test_a_create_statement_with_quoted_names_within_json_tells_columns() -> None:
     harvest = harvested("schema", [{"sql": 'CREATE TABLE "pets" ("id" INTEGER, "kind" TEXT)'}])
     assert harvest.tables["pets"].columns == {"id": "integer", "kind": "text"}
