@@ -120,7 +120,7 @@ _RELATIVE = re.compile(
     re.IGNORECASE,
 )
 _SET_UP = re.compile(
-    r"\bfirst\b|not (?:been )?(?:set|initiali[sz]ed|loaded|open(?:ed)?|connected|registered|configured"
+    r"\b(?:call|use|run|set|create|load|open|register|initiali[sz]e|select)\b[^.\n]{0,80}\bfirst\b|not (?:been )?(?:set|initiali[sz]ed|loaded|open(?:ed)?|connected|registered|configured"
     r"|started|selected|indexed|built|available)\b"
     r"|\bno (?:active|current|open|loaded|default|such)?\s?(?:\w+ ){0,4}(?:set|loaded|open|active"
     r"|selected|initiali[sz]ed|registered|connected|configured|found)\b"
