@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firefly_proxy.live import MOST_PAGES, LiveError, LiveServer, live_servers
+from firefly_proxy.live import MOST_PAGES, TIMEOUT_S, LiveError, LiveServer, live_servers
 from firefly_proxy.sandbox import work_paths
 from firefly_proxy.server_config import ConfigError, Server, StdioServer, from_file, secrets_of
 from recorder.caller import ToolCaller
@@ -295,6 +295,7 @@ class _Upstreams:
                 sandbox=scratch,
                 work=self._work if scratch is not None else (),
                 timeout_s=wanted.timeout_s,
+                start_timeout_s=max(wanted.timeout_s, TIMEOUT_S),
             )
 
         return LiveUpstream(make, wanted.rate, lambda: self._leave(run))

@@ -72,6 +72,8 @@ class LiveServer:
         sandbox, work: Run it in a sandbox with this folder for what is private to it, and copies of these
             (`sandbox.sandboxed`).
         timeout_s: For each answer.
+        start_timeout_s: For the first one, which may have to wait until npx or uvx has fetched the server; by
+            default the same.
     """
 
     def __init__(
@@ -86,10 +88,12 @@ class LiveServer:
         sandbox: Path | None = None,
         work: Sequence[Path] = (),
         timeout_s: float = TIMEOUT_S,
+        start_timeout_s: float | None = None,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout_s must be above 0, got {timeout_s}")
         self.name, self.timeout_s = name, timeout_s
+        self._start_timeout_s = timeout_s if start_timeout_s is None else start_timeout_s
         self._source, self._db = source, db
         self._options = [
             *(["--group", group] if group is not None else []),
@@ -204,12 +208,12 @@ class LiveServer:
         assert self._connection is not None
         if self._envelope:
             params = {**params, "_meta": {**as_object(params.get("_meta")), **self._envelope}}
+        starts = method in ("initialize", "server/discover")
+        timeout_s = self._start_timeout_s if starts else self.timeout_s
         try:
-            # The first answer may have to wait until npx or uvx has fetched the server.
-            starts = method in ("initialize", "server/discover")
-            return self._connection.request(method, params, max(self.timeout_s, TIMEOUT_S if starts else 0))
+            return self._connection.request(method, params, timeout_s)
         except TimeoutError as error:
-            raise LiveError(self.name, method, f"no answer within {self.timeout_s:g} s") from error
+            raise LiveError(self.name, method, f"no answer within {timeout_s:g} s") from error
         except _UnreadError as error:
             raise LiveError(self.name, method, str(error)) from error
         except EOFError as error:
