@@ -186,14 +186,14 @@ def test_each_session_starts_from_the_same_state(work: Path, elsewhere: Path) ->
     add = stdio(
         "/bin/sh",
         "-c",
-        "echo $0 >> a.txt; cat a.txt; ls /tmp/x* 2>/dev/null; touch /tmp/x; ls /tmp/x*",
+        "echo $0 >> a.txt; cat a.txt; cd /tmp; ls -d mark-* 2>/dev/null; touch mark-$0; ls -d mark-*",
         "x",
         cwd=work,
     )
     first, second = (sandboxed(add, new_scratch(elsewhere, name)) for name in ("first", "second"))
-    assert run(first) == "as it wasx\n/tmp/x\n"
-    assert run(second) == "as it wasx\n/tmp/x\n"
-    assert run(first) == "as it wasx\nx\n/tmp/x\n/tmp/x\n"
+    assert run(first) == "as it wasx\nmark-x\n"
+    assert run(second) == "as it wasx\nmark-x\n"
+    assert run(first) == "as it wasx\nx\nmark-x\nmark-x\n"
 
 
 @needs_sandbox
@@ -279,9 +279,9 @@ def test_nothing_outside_changes(
 
 @needs_sandbox
 def test_temporary_folders_are_private(scratch: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir="/tmp") as outside:
-        script = f"echo hi > /tmp/a; cat /tmp/a; ls {outside.name} 2>/dev/null; true"
-        assert run(sandboxed(stdio("/bin/sh", "-c", script), scratch)) == "hi\n"
+    with tempfile.NamedTemporaryFile(prefix="firefly-mark-", dir="/tmp"):
+        script = "cd /tmp; echo hi > a; cat a; ls -A | grep -c firefly-mark-"
+        assert run(sandboxed(stdio("/bin/sh", "-c", f"{script}; true"), scratch)) == "hi\n0\n"
     assert not Path("/tmp/a").exists()
 
 
