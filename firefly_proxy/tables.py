@@ -28,6 +28,7 @@ def table(*columns: str, folding: Collection[str] = (), right: Collection[str] =
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         justify = "right" if column in right else "left"
+        # rich takes a literal type here, which a conditional expression is not inferred to be.
         made.add_column(column, no_wrap=column not in folding, overflow="fold", justify=justify)  # type: ignore[arg-type]
     return made
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 from recorder.caller import ToolCaller
 from recorder.canonical import content_hash
+from recorder.claude_api import BudgetError
 from recorder.errors import FireflyError
 from recorder.exchange import NoReply, OtherResult, RpcError, ToolCall, ToolRef, ToolResult
 from recorder.explore.effective import Verdict
@@ -391,7 +392,7 @@ class Campaign:
             except WalkOver:
                 pass
             except FireflyError as error:
-                walk.ending = "budget" if type(error).__name__ == "BudgetError" else "failed"
+                walk.ending = "budget" if isinstance(error, BudgetError) else "failed"
                 for name in own:
                     walk.problems.setdefault(name, str(error))
                 if walk.kind == "sub-dag" and walk.ending == "failed" and not walk.made:
