@@ -20,6 +20,8 @@ COMMANDS = {
     "fidelity": ("firefly_proxy.cli:fidelity", "Measure how often a replay is right."),
     "explore": ("firefly_proxy.explore_cli:explore", "Explore real servers along a graph of their tools."),
     "graph": ("firefly_proxy.graph_cli:graph", "Show which tool's output can feed which tool."),
+    "synth": ("synth.cli:synth", "Make tasks with known answers from a recording."),
+    "export": ("synth.export_cli:export", "Write tasks in the form that a trainer or an evaluator reads."),
     "misses": ("firefly_proxy.cli:misses", "List what replays missed."),
     "verify": ("firefly_proxy.cli:verify", "Ask the real servers again, and report what has changed."),
 }

@@ -119,6 +119,14 @@ class Store:
             )
         ]
 
+    def sandboxed_runs(self) -> set[str]:
+        """Return the ids of the campaigns whose walks each had a private copy of the servers' folders."""
+        if not any(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'campaign'")):
+            return set()
+        return {
+            row[0] for row in self._rows("SELECT id FROM campaign WHERE json_extract(settings, '$.sandbox')")
+        }
+
     def identity(self) -> str:
         """Return what tells this recording from every other; it says nothing of the key it is made from."""
         created_at, key = next(self._rows("SELECT created_at, redaction_key FROM recording"))
@@ -133,6 +141,15 @@ class Store:
         rows = self._rows(
             "SELECT server.id, session.id, server.name, session.group_id FROM session"
             " JOIN server ON server.session_id = session.id ORDER BY started_at, session.rowid, server.id"
+        )
+        return [Conversation(*row) for row in rows]
+
+    def conversations_of(self, session_id: str) -> list[Conversation]:
+        """Return a session's parts with each of its servers."""
+        rows = self._rows(
+            "SELECT server.id, session.id, server.name, session.group_id FROM session"
+            " JOIN server ON server.session_id = session.id WHERE session.id = ? ORDER BY server.id",
+            (session_id,),
         )
         return [Conversation(*row) for row in rows]
 

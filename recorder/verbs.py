@@ -22,6 +22,8 @@ CHANGING = frozenset(
     refund register sign login logout start stop open close enable disable toggle commit push
     checkout stash revert schedule assign grant revoke invite join leave subscribe unsubscribe mark
     complete archive restore import install record store save click fill type press navigate cd
+    configure reconfigure initialize initialise init activate deactivate approve reject rebuild reindex
+    refresh reload unregister connect disconnect
     """.split()  # noqa: SIM905 - forty quotes hide the words
 )
 OPEN_ENDED = frozenset(
@@ -30,6 +32,9 @@ OPEN_ENDED = frozenset(
     """.split()  # noqa: SIM905 - forty quotes hide the words
 )
 """Words in the names of tools whose argument says what they do."""
+
+_NOUNS = frozenset("file head with options".split())  # noqa: SIM905
+"""Commands that read, and say nothing where they are words of a name: `configure_file_watcher`."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _FIRST_WORD = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*([A-Za-z]+)", re.DOTALL)
@@ -89,7 +94,8 @@ _NAME_WORDS: dict[str, set[str]] = {}
 def suggested(kind: str) -> bool | None:
     """Return whether a kind's name suggests that such a call changes the world; `None` if it says nothing."""
     name, _, ran = kind.partition(" ")
-    for word in [*([ran.lower()] if ran else []), *(word.lower() for word in _WORD.findall(name))]:
+    named = (word.lower() for word in _WORD.findall(name))
+    for word in [*([ran.lower()] if ran else []), *(word for word in named if word not in _NOUNS)]:
         if word in OPEN_ENDED and not ran:
             continue
         if word in READING:

@@ -54,7 +54,15 @@ from replayer.semantic import SemanticTier, embedded_text
 from replayer.sensitivity import learn_facts, reply_text, without_volatile
 from replayer.state import MOST_EARLIER, START, Place, Shared, World, group_id, names_in
 from replayer.tier import Asked
-from replayer.trust import MIN_COMPARISONS, Calibration, Comparison, calibrate, cells_of, stands_alone
+from replayer.trust import (
+    FOLDS,
+    MIN_COMPARISONS,
+    Calibration,
+    Comparison,
+    calibrate,
+    cells_of,
+    stands_alone,
+)
 from replayer.violations import Checker
 
 MOST_COMPARISONS = 200_000
@@ -520,6 +528,7 @@ class _Pass:
         learned = Learned(self._scratch)
         comparisons: tuple[list[Comparison], list[Comparison]] = ([], [])
         sizes = Counter((part.conversation.server, part.group) for part in self._parts)
+        few_groups = len({part.group for part in self._parts}) < FOLDS
         calls = sum(1 for flags in self._columns.flags if flags & _IS_PLAIN)
         stride = max(1, calls // MOST_COMPARISONS)
         finder = _Finder(learned, self._embedder)
@@ -533,10 +542,12 @@ class _Pass:
                 right = self._columns.output[row]
                 changes = self._kinds[self._columns.kind[row]].changes
                 if alike > 1 and (found := finder.find(asked, _unlike(conversation=own))):
-                    comparisons[0].append(_comparison(asked, found, right, 1.0, changes))
+                    # A few groups are what there is to replay, and no sample of others: sessions are.
+                    cluster = own if few_groups else group
+                    comparisons[0].append(_comparison(asked, found, right, 1.0, changes, cluster))
                 unknown = replace(asked, known=False)
                 if found := finder.find(unknown, _unlike(group=group)):
-                    comparisons[1].append(_comparison(asked, found, right, 1.0 / alike, changes))
+                    comparisons[1].append(_comparison(asked, found, right, 1.0 / alike, changes, group))
         self._connection.execute("BEGIN")
         self._connection.execute("DELETE FROM learned")
         self._write_learned(*(calibrate([*found, *self._lesson_comparisons]) for found in comparisons))
@@ -633,14 +644,16 @@ def _unlike(*, conversation: int | None = None, group: int | None = None) -> Kee
     return lambda row: row.conversation != conversation and row.group != group
 
 
-def _comparison(asked: Asked, found: Candidate, right: int, weight: float, changes: bool) -> Comparison:
+def _comparison(
+    asked: Asked, found: Candidate, right: int, weight: float, changes: bool, cluster: int
+) -> Comparison:
     return Comparison(
         asked.server,
         asked.kind,
         cells_of(found),
         found.output == right,
         weight,
-        asked.place.group,
+        cluster,
         stands_alone(found, changes=changes),
     )
 

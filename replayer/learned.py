@@ -24,7 +24,7 @@ from replayer.policy import Policy
 from replayer.state import Place
 from replayer.trust import Calibration, Rates
 
-VERSION = 10
+VERSION = 11
 """Of the tables and of everything that goes into a key; another one is learned anew."""
 
 TABLES = {

@@ -15,7 +15,7 @@ HOMES = {
     "recorder": {"sqlite3", "aiosqlite", "anthropic", "sentence_transformers", "yaml"},
     "replayer": {"rapidfuzz", "jsonschema", "referencing"},
     "firefly_proxy": {"mcp", "mcp_types", "httpx2", "starlette", "uvicorn"},
-    "synth": set(),
+    "synth": {"pyarrow"},
     "train": {"torch", "transformers", "trl", "peft", "datasets", "accelerate"},
 }
 """Which package alone imports what."""

@@ -24,14 +24,14 @@ from recorder.canonical import content_hash
 from recorder.claude_api import BudgetError
 from recorder.errors import FireflyError
 from recorder.exchange import NoReply, OtherResult, RpcError, ToolCall, ToolRef, ToolResult
-from recorder.explore.effective import Verdict
+from recorder.explore.effective import Verdict, verdict
 from recorder.explore.experience import ServerExperience, ToolExperience
 from recorder.explore.graph import SubDag, ToolGraph
 from recorder.explore.infer import build_graph
 from recorder.explore.log import CampaignLog, FinishedWalk
 from recorder.explore.observed import observed_edges
 from recorder.explore.outputs import output_of
-from recorder.explore.permission import Permission
+from recorder.explore.permission import Permission, effect_of
 from recorder.explore.roots import Roots
 from recorder.explore.sample import Sampler, restricted
 from recorder.explore.schema_explorer import survey_order
@@ -46,8 +46,11 @@ CALLS_PER_WALK = 24
 SURVEY_CALLS = 3
 """Calls for each tool in a server's first walk."""
 
-REPEAT_EVERY = 10
-"""One walk in ten repeats the calls of an earlier one in a fresh session: equal calls are evidence of what
+REPEATS_OF_A_TOOL = 6
+"""Repeated calls after which a tool is known to answer alike, or not to; others are repeated first."""
+
+REPEAT_EVERY = 8
+"""One walk in eight repeats the calls of an earlier one in a fresh session: equal calls are evidence of what
 can be replayed."""
 
 MOST_FAILURES = 3
@@ -315,15 +318,37 @@ class Campaign:
         ]
 
     def _repeat(self, number: int, busy: set[str]) -> Walk | None:
-        """Return a walk that does again what the earliest one did that has not been repeated and can be."""
-        repeated = sum(walk.kind == "repeat" for walk in self.walks)
-        candidates = [walk for walk in self.walks if walk.kind == "sub-dag" and walk.made][repeated:]
-        for walk in candidates:
+        """Return a walk that does again what an earlier one did, for tools that were repeated least.
+
+        Of its reads only those are made that told something and were not repeated yet; of what changes the
+        world, all, so that the reads meet the same state.
+        """
+        repeated = [call for walk in self.walks if walk.kind == "repeat" for call, _ in walk.made]
+        again, done = Counter(call.tool for call in repeated), set(map(str, repeated))
+        best: tuple[int, Walk] | None = None
+        for walk in self.walks:
             servers = {call.tool.server for call, _ in walk.made}
-            if not servers & busy and all(self.left(name) for name in servers):
-                calls = [call for call, _ in walk.made][: min(self.left(name) for name in servers)]
-                return Walk(number, "repeat", walk.dag, len(calls), calls)
-        return None
+            if walk.kind == "repeat" or not servers or servers & busy or not all(map(self.left, servers)):
+                continue
+            calls: list[ToolCall] = []
+            reads, wanted = 0, Counter(again)
+            most = min(self.limits.calls_per_walk, *map(self.left, servers))
+            for call, outcome in walk.made:
+                if len(calls) == most:
+                    break
+                if effect_of(self._tool(call.tool).spec, call.arguments) != "read":
+                    calls.append(call)
+                elif (
+                    wanted[call.tool] < REPEATS_OF_A_TOOL
+                    and str(call) not in done
+                    and verdict(call.arguments, outcome) == "effective"
+                ):
+                    wanted[call.tool] += 1
+                    reads += 1
+                    calls.append(call)
+            if reads and (best is None or reads > best[0]):
+                best = reads, Walk(number, "repeat", walk.dag, len(calls), calls)
+        return best[1] if best else None
 
     def _walk_all(self, walks: list[Walk]) -> None:
         """Walk them at once, then take in what each learned, in order."""

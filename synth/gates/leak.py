@@ -1,0 +1,92 @@
+"""G3: the answer is not said where a solver reads it before any call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from recorder.exchange import Json
+from synth.answers import normalised
+from synth.task import Task, Verdict
+from synth.trace import argument_leaves
+from synth.world import World
+
+NAME = "answer leak"
+
+SHORTEST_TEXT, SHORTEST_NUMBER = 4, 3
+"""Characters of a text, and digits of a number, that are no coincidence where they stand again."""
+
+
+def leak(task: Task, world: World) -> Verdict:
+    """Fail if a value of the answer stands in the question, what is said of the tools, or the calls'
+    arguments.
+
+    Short values are let pass one by one, but not all of them: a question must not hold every field.
+    """
+    for place, text in _told(task, world):
+        for name, value in task.answer.items():
+            for item in value if isinstance(value, list) else [value]:
+                if leaks(item, text):
+                    return Verdict(gate=NAME, passed=False, reason=f"{name} = {item!r:.60} stands in {place}")
+    said = _tokens(task.question)
+    if all(_is_said(value, said) for value in task.answer.values()):
+        return Verdict(gate=NAME, passed=False, reason="every value of the answer stands in the question")
+    return Verdict(gate=NAME, passed=True, reason="no value of the answer is said beforehand")
+
+
+def leaks(value: Json, text: str) -> bool:
+    """Whether a value stands in a text by more than coincidence."""
+    if isinstance(value, bool) or value is None:
+        return False
+    wanted = normalised(value)
+    if isinstance(value, int | float):
+        if sum(character.isdigit() for character in wanted) < SHORTEST_NUMBER:
+            return False
+        return re.search(rf"(?<![\d.]){re.escape(wanted)}(?!\.?\d)", normalised(text)) is not None
+    if len(wanted) < SHORTEST_TEXT:
+        return False
+    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", normalised(text)) is not None
+
+
+def _told(task: Task, world: World) -> Iterator[tuple[str, str]]:
+    yield "the question", task.question
+    for call in task.calls:
+        for _, value in argument_leaves(call.arguments):
+            yield f"an argument of {call.tool}", str(value)
+    for tool in task.tools:
+        from recorder.exchange import ToolRef
+
+        entry = world.entry(ToolRef(tool.server, tool.name))
+        yield f"the description of {tool.name}", str(entry.get("description") or "")
+        for text in _schema_values(entry.get("inputSchema")):
+            yield f"the schema of {tool.name}", text
+
+
+def _schema_values(schema: Json) -> Iterator[str]:
+    """Yield the texts and values of a schema that a model is shown."""
+    if isinstance(schema, dict):
+        for name, value in schema.items():
+            if name in ("enum", "examples") and isinstance(value, list):
+                yield from map(str, value)
+            elif name in ("default", "const", "description", "title", "example") and not isinstance(
+                value, dict | list
+            ):
+                yield str(value)
+            else:
+                yield from _schema_values(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _schema_values(value)
+
+
+def _tokens(text: str) -> set[str]:
+    quoted = re.findall(r"[`\"]([^`\"]+)[`\"]", text)
+    return {normalised(token) for token in [*re.findall(r"-?\d+(?:\.\d+)?|\w+", text), *quoted]}
+
+
+def _is_said(value: Json, said: set[str]) -> bool:
+    if isinstance(value, bool):
+        return True  # a coin says it
+    if isinstance(value, list):
+        return all(_is_said(item, said) for item in value)
+    return normalised(value) in said

@@ -1,0 +1,45 @@
+"""G2: everything comes from somewhere: answers from outputs, arguments from the question or from outputs."""
+
+from __future__ import annotations
+
+from recorder.canonical import canonical_json
+from recorder.exchange import Json
+from synth.answers import normalised
+from synth.program import ProgramError, arguments_of, run
+from synth.task import Task, Verdict
+from synth.trace import argument_leaves
+from synth.world import World
+
+NAME = "provenance"
+
+
+def provenance(task: Task, world: World) -> Verdict:
+    """Fail where a field reads no output, or an argument is neither in the question nor out of an earlier
+    output."""
+    trees = world.trees(task.calls)
+    try:
+        found = run(task.program, trees)
+        made = [arguments_of(task.program, n, call.arguments, trees) for n, call in enumerate(task.calls)]
+    except ProgramError as error:
+        return Verdict(gate=NAME, passed=False, reason=f"the program fails: {error}"[:200])
+    for name, reads in found.by_field.items():
+        if not reads:
+            return Verdict(gate=NAME, passed=False, reason=f"field {name} reads no output")
+    question = normalised(task.question)
+    bound = {(argument.call, argument.path) for argument in task.program.arguments}
+    for number, call in enumerate(task.calls):
+        if canonical_json(made[number]) != canonical_json(call.arguments):
+            reason = f"the arguments of call {number + 1} do not come out as they were recorded"
+            return Verdict(gate=NAME, passed=False, reason=reason)
+        for path, value in argument_leaves(call.arguments):
+            if (number, path) not in bound and not _is_said(value, question):
+                reason = (
+                    f"{value!r:.60} of call {number + 1} is neither in the question nor in an earlier output"
+                )
+                return Verdict(gate=NAME, passed=False, reason=reason)
+    taken = f", {len(bound)} arguments out of earlier outputs" if bound else ""
+    return Verdict(gate=NAME, passed=True, reason=f"{len(found.reads)} values read{taken}")
+
+
+def _is_said(value: Json, question: str) -> bool:
+    return normalised(value) in question
