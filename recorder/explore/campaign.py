@@ -50,8 +50,11 @@ REPEATS_OF_A_TOOL = 6
 """Repeated calls after which a tool is known to answer alike, or not to; others are repeated first."""
 
 REPEAT_EVERY = 8
-"""One walk in eight repeats the calls of an earlier one in a fresh session: equal calls are evidence of what
-can be replayed."""
+"""One call in eight to a server is one that was made before, in a fresh session: equal calls are evidence
+of what can be replayed."""
+
+FEWEST_BEFORE = 24
+"""Calls to a server before any is made again."""
 
 MOST_FAILURES = 3
 """Walks in a row in which a server gave no answer after which it is left alone."""
@@ -274,7 +277,7 @@ class Campaign:
         round_: list[Walk] = []
         for _ in range(3 * len(self.servers)):
             at = number + len(round_)
-            repeat = self._repeat(at, busy) if at % REPEAT_EVERY == REPEAT_EVERY - 1 else None
+            repeat = self._repeat(at, busy)
             if repeat is not None:
                 walk = repeat
             else:
@@ -318,37 +321,58 @@ class Campaign:
         ]
 
     def _repeat(self, number: int, busy: set[str]) -> Walk | None:
-        """Return a walk that does again what an earlier one did, for tools that were repeated least.
+        """Return a walk that does again what an earlier one did, on a server of which too little was
+        repeated.
 
-        Of its reads only those are made that told something and were not repeated yet; of what changes the
-        world, all, so that the reads meet the same state.
+        Of its reads only those are made that told something and were not repeated yet, first of all of
+        tools that never were; of what changes the world, all, so that the reads meet the same state.
         """
         repeated = [call for walk in self.walks if walk.kind == "repeat" for call, _ in walk.made]
         again, done = Counter(call.tool for call in repeated), set(map(str, repeated))
-        best: tuple[int, Walk] | None = None
+        of_server = Counter(call.tool.server for call in repeated)
+        best: tuple[int, list[ToolCall], Walk] | None = None
         for walk in self.walks:
             servers = {call.tool.server for call, _ in walk.made}
             if walk.kind == "repeat" or not servers or servers & busy or not all(map(self.left, servers)):
                 continue
-            calls: list[ToolCall] = []
-            reads, wanted = 0, Counter(again)
-            most = min(self.limits.calls_per_walk, *map(self.left, servers))
-            for call, outcome in walk.made:
-                if len(calls) == most:
-                    break
-                if effect_of(self._tool(call.tool).spec, call.arguments) != "read":
-                    calls.append(call)
-                elif (
-                    wanted[call.tool] < REPEATS_OF_A_TOOL
-                    and str(call) not in done
-                    and verdict(call.arguments, outcome) == "effective"
-                ):
-                    wanted[call.tool] += 1
-                    reads += 1
-                    calls.append(call)
-            if reads and (best is None or reads > best[0]):
-                best = reads, Walk(number, "repeat", walk.dag, len(calls), calls)
-        return best[1] if best else None
+            made = {name: self.tallies[name].calls for name in servers}
+            if any(
+                made[name] < FEWEST_BEFORE or of_server[name] * REPEAT_EVERY >= made[name] for name in servers
+            ):
+                continue
+            most = min(self.limits.calls_per_walk, sum(made.values()) // 4, *map(self.left, servers))
+            calls, new = self._again(walk, again, done, most)
+            if new and (best is None or new > best[0]):
+                best = new, calls, walk
+        if best is None:
+            return None
+        _, calls, walk = best
+        return Walk(number, "repeat", walk.dag, len(calls), calls)
+
+    def _again(
+        self, walk: Walk, again: Counter[ToolRef], done: set[str], most: int
+    ) -> tuple[list[ToolCall], int]:
+        """Return what of a walk is to be made again, at most so much, and how much is gained by it."""
+        reads: dict[ToolRef, list[int]] = {}
+        changes = []
+        for place, (call, outcome) in enumerate(walk.made):
+            if effect_of(self._tool(call.tool).spec, call.arguments) != "read":
+                changes.append(place)
+            elif str(call) not in done and verdict(call.arguments, outcome) == "effective":
+                reads.setdefault(call.tool, []).append(place)
+        # Tool by tool one call, the least repeated tools first, then another one of each.
+        order = sorted(
+            (again[tool] + turn, tool, place)
+            for tool, places in reads.items()
+            for turn, place in enumerate(places)
+        )
+        chosen = [place for turn, _, place in order if turn < REPEATS_OF_A_TOOL][:most]
+        last = max(chosen, default=-1)
+        kept = sorted([*chosen, *(place for place in changes if place < last)])
+        gained = sum(REPEATS_OF_A_TOOL - turn for turn, _, place in order if place in set(chosen))
+        if len(kept) > most:  # too much had to be changed before
+            return [], 0
+        return [walk.made[place][0] for place in kept], gained
 
     def _walk_all(self, walks: list[Walk]) -> None:
         """Walk them at once, then take in what each learned, in order."""
