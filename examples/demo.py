@@ -1,8 +1,9 @@
 """What `make demo` runs: record and explore real MCP servers, delete their files, replay the same calls.
 
 An MCP client talks with each server through `firefly-proxy record`, and `firefly explore` walks them without
-a script, along a graph of their tools. Then two clients at once repeat every call of the client against
-`firefly-proxy replay`, and each answer is compared with the recorded one, `_meta` aside.
+a script, along a graph of their tools. Of what they answered then, tasks are made and audited. Two clients at
+once repeat every call of the client against `firefly-proxy replay`, and each answer is compared with the
+recorded one, `_meta` aside.
 
     python examples/demo.py            a table
     python examples/demo.py --json     the same as one JSON object
@@ -34,9 +35,10 @@ NPM_BIN = ROOT / ".servers" / "node_modules" / ".bin"
 FIREFLY = [sys.executable, "-m", "firefly_proxy.cli"]
 SWITCHBOARD = [sys.executable, "-m", "firefly_proxy.main"]
 CLIENTS = 2
-EXPLORED_CALLS, EXPLORED_MINUTES = 60, 0.75
+EXPLORED_CALLS, EXPLORED_MINUTES = 80, 0.75
 """What the exploration may take: calls to each server, and time in all."""
 SHOWN_EDGES = 8
+TASKS, SHOWN_TASKS = 60, 3
 LIMIT_S = 180
 """Far more than the whole demo takes; a server that hangs must not hang the demo."""
 FOLDER_HOLDS = {
@@ -44,6 +46,7 @@ FOLDER_HOLDS = {
     "world",
     "mcp.json",
     "graph.html",
+    "tasks",
     *(
         f"{name}.db{kind}{log}"
         for name in ("recording", "explored")
@@ -108,19 +111,27 @@ def time_walk() -> Walk:
 
 
 def git_walk(repository: Path) -> Walk:
-    """Make a repository with one commit and one changed file, and say what to do with it."""
+    """Make a repository with some history and one changed file, and say what to do with it."""
     repository.mkdir(parents=True)
     notes = repository / "notes.txt"
-    notes.write_text("one\n", encoding="utf-8")
-    for command in (
-        ["init", "--quiet", "--initial-branch=main"],
-        ["config", "user.name", "Demo"],
-        ["config", "user.email", "demo@example.org"],
-        ["add", "notes.txt"],
-        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--message=First note"],
-    ):
-        subprocess.run(["git", *command], cwd=repository, env=environment(), check=True)
-    notes.write_text("one\ntwo\n", encoding="utf-8")
+
+    def git(*command: str, **more: str) -> None:
+        subprocess.run(["git", *command], cwd=repository, env=environment(more), check=True)
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("config", "user.name", "Demo")
+    git("config", "user.email", "demo@example.org")
+    git("config", "commit.gpgsign", "false")
+    for day, (author, subject) in enumerate(COMMITS, 1):
+        with notes.open("a", encoding="utf-8") as file:
+            file.write(f"{subject.lower()}\n" * day)
+        when = f"2025-03-{2 * day + 1:02}T{8 + day:02}:15:00+00:00"
+        git("add", "notes.txt")
+        who = f"--author={author} <{author.lower()}@example.org>"
+        git("commit", "--quiet", who, f"--message={subject}", GIT_AUTHOR_DATE=when, GIT_COMMITTER_DATE=when)
+    git("branch", "greenhouse", "HEAD~2")
+    with notes.open("a", encoding="utf-8") as file:
+        file.write("two\n")
     here = {"repo_path": str(repository)}
     return Walk(
         "git",
@@ -150,8 +161,30 @@ def git_walk(repository: Path) -> Walk:
     )
 
 
+COMMITS = (
+    ("Ada", "First note"),
+    ("Ben", "Sow carrots"),
+    ("Ada", "Prune the roses"),
+    ("Cleo", "Order seeds"),
+    ("Ben", "Repair the fence"),
+    ("Ada", "Harvest beans"),
+)
+
+
 def filesystem_walk(folder: Path) -> Walk:
-    folder.mkdir(parents=True)
+    for name, size in (
+        ("beds/north.txt", 310),
+        ("beds/south.txt", 145),
+        ("beds/east.md", 72),
+        ("beds/west.csv", 508),
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(("beans, carrots and leeks; " * 30)[:size], encoding="utf-8")
+    for name, lines in (("logs/march.log", 9), ("logs/april.log", 14), ("logs/may.txt", 5)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("watered\n" * lines, encoding="utf-8")
     (folder / "readme.md").write_text("# Garden\n\nTomatoes and basil.\n", encoding="utf-8")
     (folder / "dot.png").write_bytes(bytes.fromhex("89504e470d0a1a0a"))
     readme, plan, here = str(folder / "readme.md"), str(folder / "plan.txt"), str(folder)
@@ -184,7 +217,22 @@ def filesystem_walk(folder: Path) -> Walk:
     )
 
 
+KNOWN = (
+    ("Mirela", "gardener", ("waters the north bed", "starts at seven"), "tends", "North bed"),
+    ("Jonas", "gardener", ("builds fences",), "works with", "Mirela"),
+    ("North bed", "bed", ("beans", "carrots", "leeks"), "part of", "Garden"),
+    ("Garden", "place", ("open until dusk",), "owned by", "Town"),
+    ("Town", "organization", ("pays for the seeds", "meets in May"), "employs", "Jonas"),
+)
+"""What the memory server knows from the beginning: name, kind, observations, and a relation to another one."""
+
+
 def memory_walk(file: Path) -> Walk:
+    with file.open("w", encoding="utf-8") as lines:
+        for name, kind, told, relation, other in KNOWN:
+            entity = {"type": "entity", "name": name, "entityType": kind, "observations": list(told)}
+            between = {"type": "relation", "from": name, "to": other, "relationType": relation}
+            lines.write(f"{json.dumps(entity)}\n{json.dumps(between)}\n")
     ada = {"name": "Ada", "entityType": "person", "observations": ["writes programs"]}
     engine = {"name": "Engine", "entityType": "machine", "observations": []}
     works_on = {"from": "Ada", "to": "Engine", "relationType": "works on"}
@@ -349,12 +397,32 @@ async def explore(chosen: Sequence[Walk], folder: Path, log: Path) -> dict[str, 
     config.write_text(json.dumps({"mcpServers": servers}, indent=2), encoding="utf-8")
     here = ["--db", str(recording), "--json"]
     limits = ["--calls-per-server", str(EXPLORED_CALLS), "--minutes", str(EXPLORED_MINUTES)]
-    asked = ["explore", "--config", str(config), *limits, "--allow-writes", *here]
+    asked = ["explore", "--config", str(config), *limits, *here]
     coverage = await output_of([*SWITCHBOARD, *asked], log)
     graph = await output_of([*SWITCHBOARD, "graph", "--html", str(folder / "graph.html"), *here], log)
     flows = [edge for edge in graph["edges"] if edge["seen"] and edge["producer"] != edge["consumer"]]
     flows.sort(key=lambda edge: -edge["seen"])
     return {"coverage": coverage, "graph": str(folder / "graph.html"), "edges": flows[:SHOWN_EDGES]}
+
+
+async def synthesise(recording: Path, out: Path, log: Path) -> dict[str, Any]:
+    """Make tasks of what was explored, and audit them.
+
+    Returns:
+        `made`, what `firefly synth` reports; `held`, whether `firefly synth check` found nothing; `tasks`, some of
+        them; and the `seconds` that making them took.
+    """
+    started = time.monotonic()
+    here = ["--db", str(recording), "--json"]
+    made = await output_of([*SWITCHBOARD, "synth", "--out", str(out), "--count", str(TASKS), *here], log)
+    seconds = round(time.monotonic() - started, 1)
+    audit = await output_of([*SWITCHBOARD, "synth", "check", str(out), *here], log)
+    tasks = [json.loads(line) for line in (out / "tasks.jsonl").read_text(encoding="utf-8").splitlines()]
+    # Of each way in which calls hang together one, those that cross servers first.
+    tasks.sort(key=lambda task: (-len(task["servers"]), -len(task["calls"]), len(task["question"])))
+    patterns = {task["template"].partition(":")[0]: task for task in reversed(tasks)}
+    shown_tasks = [task for task in tasks if task in patterns.values()][:SHOWN_TASKS]
+    return {"made": made, "held": audit["ok"], "tasks": shown_tasks, "seconds": seconds}
 
 
 async def output_of(command: Sequence[str], log: Path) -> dict[str, Any]:
@@ -399,6 +467,7 @@ async def run(folder: Path) -> dict[str, Any]:
     with anyio.fail_after(LIMIT_S):
         recorded = [await record(walk, recording, log) for walk in chosen]
         explored = await explore(chosen, folder, log)
+        tasks = await synthesise(folder / "explored.db", folder / "tasks", log)
         # The servers have stopped, and their files go too: from here on there is only the recording.
         shutil.rmtree(world)
         replayed = [await replay(walk, recording, log) for walk in chosen]
@@ -413,6 +482,7 @@ async def run(folder: Path) -> dict[str, Any]:
         "identical": all(server["identical"] == server["asked_again"] for server in servers),
         "miss": miss.text,
         "explored": explored,
+        "synthesised": tasks,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -451,6 +521,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print("With node and npm installed, make demo also runs three npm servers.")
     plain = {"markup": False, "highlight": False, "soft_wrap": True}
     print_explored(report["explored"], console)
+    print_tasks(report["synthesised"], console)
     console.print("\nA call that was never recorded is a miss, and the model is told so:\n", **plain)
     console.print("\n".join(f"    {line}" for line in report["miss"].splitlines()), **plain)
     command = f"{shown(Path(sys.executable).with_name('firefly-proxy'))}"
@@ -461,6 +532,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     console.print(f"    {command} record --db my.db -- YOUR SERVER'S COMMAND", **plain)
     firefly = shown(Path(sys.executable).with_name("firefly"))
     console.print(f"    {firefly} explore --config YOUR mcp.json --db my.db", **plain)
+    console.print(f"    {firefly} synth --db my.db --out my-tasks", **plain)
 
 
 def print_explored(explored: Mapping[str, Any], console: Console) -> None:
@@ -486,6 +558,24 @@ def print_explored(explored: Mapping[str, Any], console: Console) -> None:
     console.print(f"\nAll of it ({counts}) is drawn in {shown(Path(explored['graph']))}", **plain)
 
 
+def print_tasks(report: Mapping[str, Any], console: Console) -> None:
+    plain = {"markup": False, "highlight": False, "soft_wrap": True}
+    figures = report["made"]["figures"]
+    console.print(
+        f"\n{figures['tasks']} tasks were made backward from it in {report['seconds']:.0f} s:"
+        f" {100 * figures['multi_call']:.0f} % take several calls, {100 * figures['across_servers']:.0f} % cross"
+        f" servers. {'Each was' if report['held'] else 'NOT each was'} derived anew by firefly synth check. Three"
+        " of them:",
+        **plain,
+    )
+    for task in report["tasks"]:
+        console.print(f"\n    {task['question']}", **plain)
+        for call in task["calls"]:
+            arguments = json.dumps(call["arguments"], ensure_ascii=False)
+            console.print(f"      {call['server']}/{call['tool']} {arguments}", **plain)
+        console.print(f"    → {json.dumps(task['answer'], ensure_ascii=False)}", **plain)
+
+
 def shown(path: Path) -> Path:
     """The path as one would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -509,7 +599,7 @@ def main() -> None:
         print(json.dumps(report, ensure_ascii=False))
     else:
         print_report(report, Console())
-    sys.exit(not report["identical"])
+    sys.exit(not (report["identical"] and report["synthesised"]["held"]))
 
 
 if __name__ == "__main__":
