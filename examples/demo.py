@@ -224,7 +224,7 @@ KNOWN = (
     ("Garden", "place", ("open until dusk",), "owned by", "Town"),
     ("Town", "organization", ("pays for the seeds", "meets in May"), "employs", "Jonas"),
 )
-"""What the memory server knows from the beginning: name, kind, observations, and a relation to another one."""
+"""What the memory server knows at first: name, kind, observations, and a relation to another one."""
 
 
 def memory_walk(file: Path) -> Walk:
@@ -409,8 +409,8 @@ async def synthesise(recording: Path, out: Path, log: Path) -> dict[str, Any]:
     """Make tasks of what was explored, and audit them.
 
     Returns:
-        `made`, what `firefly synth` reports; `held`, whether `firefly synth check` found nothing; `tasks`, some of
-        them; and the `seconds` that making them took.
+        `made`, what `firefly synth` reports; `held`, whether `firefly synth check` found nothing; `tasks`, some
+        of them; and the `seconds` that making them took.
     """
     started = time.monotonic()
     here = ["--db", str(recording), "--json"]
@@ -561,11 +561,12 @@ def print_explored(explored: Mapping[str, Any], console: Console) -> None:
 def print_tasks(report: Mapping[str, Any], console: Console) -> None:
     plain = {"markup": False, "highlight": False, "soft_wrap": True}
     figures = report["made"]["figures"]
+    held = "Each was" if report["held"] else "NOT each was"
     console.print(
         f"\n{figures['tasks']} tasks were made backward from it in {report['seconds']:.0f} s:"
-        f" {100 * figures['multi_call']:.0f} % take several calls, {100 * figures['across_servers']:.0f} % cross"
-        f" servers. {'Each was' if report['held'] else 'NOT each was'} derived anew by firefly synth check. Three"
-        " of them:",
+        f" {100 * figures['multi_call']:.0f} % take several calls,"
+        f" {100 * figures['across_servers']:.0f} % cross servers."
+        f" {held} derived anew by firefly synth check. Three of them:",
         **plain,
     )
     for task in report["tasks"]:
