@@ -409,8 +409,8 @@ async def synthesise(recording: Path, out: Path, log: Path) -> dict[str, Any]:
     """Make tasks of what was explored, and audit them.
 
     Returns:
-        `made`, what `firefly synth` reports; `held`, whether `firefly synth check` found nothing; `tasks`, some
-        of them; and the `seconds` that making them took.
+        `made`, what `firefly synth` reports; `held`, whether `firefly synth check` found nothing; `tasks`, a
+        few of them; and the `seconds` that making them took.
     """
     started = time.monotonic()
     here = ["--db", str(recording), "--json"]

@@ -108,6 +108,7 @@ class Proposer:
         self._keyed = _by_tool(each for each in self._seen if _key_columns(each))
         self._common = _common_values(self._seen)
         self._used: dict[ToolRef, float] = defaultdict(float)
+        self._served: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
         """Pattern → tasks that were taken; a pattern that has fewer than its share is tried first."""
         self._tools = sorted(world.tools)
@@ -154,7 +155,11 @@ class Proposer:
         """Pick a call of one of the tools that were tried least."""
         if not pool:
             return None
-        least = sorted((self._used[tool] + rng.random(), tool) for tool in pool)[: max(3, len(pool) // 3)]
+        tools_of = Counter(tool.server for tool in pool)
+        least = sorted(
+            (self._used[tool] + self._served[tool.server] / tools_of[tool.server] + rng.random(), tool)
+            for tool in pool
+        )[: max(3, len(pool) // 3)]
         tool = rng.choice(least)[1]
         # A tool of which nothing can be made must not be tried for ever.
         self._used[tool] += 0.1
@@ -515,6 +520,7 @@ class Proposer:
         calls = [seen.call for seen in plan.seen]
         for seen in plan.seen:
             self._used[seen.ref] += 1.0
+            self._served[seen.ref.server] += 1
         needed = list(dict.fromkeys(call.ref for call in calls))
         ops = sorted(aspect.op for _, aspect in plan.chosen)
         return Task(
@@ -598,7 +604,7 @@ def difficulty(program: AnswerProgram, calls: Sequence[ReferenceCall]) -> Diffic
     )
     servers = len({call.server for call in calls})
     load = len(calls) + servers - 1 + max(depth) - 1 + operations / 3 + len(program.fields) / 4
-    level = "easy" if load < 3 else "medium" if load < 6 else "hard"
+    level = "easy" if load < 4 else "medium" if load < 7 else "hard"
     return Difficulty(
         level=level,  # type: ignore[arg-type]  # one of the three
         calls=len(calls),
