@@ -14,7 +14,7 @@ SERVERS := $(if $(NODE_TOOLS),.servers/.installed)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-replay bench-fidelity bench-graph bench-explore clean
+.PHONY: help demo test check bench bench-replay bench-fidelity bench-graph bench-explore bench-synth clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ bench-graph: $(VENV)/.dev  ## measure building the tool graph (TOOLS=file of too
 
 bench-explore: $(VENV)/.dev  ## run 5,000 calls over servers that crash and hang, killed once and resumed
 	@$(BIN)/python tests/bench/campaign.py $(ARGS)
+
+bench-synth: $(VENV)/.dev  ## measure making tasks of a recording (DB=file)
+	@$(BIN)/python tests/bench/synthesis.py --db $(DB) $(ARGS)
 
 clean:  ## remove caches, the demo's recording and the npm servers; the virtual environment stays
 	rm -rf .demo .servers .mypy_cache .ruff_cache .pytest_cache dist

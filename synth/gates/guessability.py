@@ -26,38 +26,48 @@ def guessability(tasks: Sequence[Task], world: World) -> list[Verdict]:
     for task in tasks:
         for at in _places(task):
             by_field[at[0]][at[1]] += 1
+    common = {place: counts.most_common(2) for place, counts in by_field.items()}
     verdicts = []
     told: set[str] = set()
     for task in tasks:
-        verdicts.append(_judged(task, by_field, told))
+        verdicts.append(_judged(task, by_field, common, told))
         told.add(canonical_json(task.answer))
     return verdicts
 
 
-def _judged(task: Task, by_field: dict[str, Counter[str]], told: set[str]) -> Verdict:
+Counts = dict[str, Counter[str]]
+Common = dict[str, list[tuple[str, int]]]
+"""The two most common values of a field."""
+
+
+def _judged(task: Task, by_field: Counts, common: Common, told: set[str]) -> Verdict:
     if all(_is_coin(value) for value in task.answer.values()):
-        return Verdict(gate=NAME, passed=False, reason="all of the answer is true, false, or next to nothing")
+        reason = "all of the answer is true, false, or next to nothing"
+        return Verdict(gate=NAME, passed=False, reason=reason)
     if canonical_json(task.answer) in told:
         return Verdict(gate=NAME, passed=False, reason="an earlier task has the same answer")
     guessed = 0
     for name, value in task.answer.items():
         text = canonical_json(value)
-        guessed += any(_is_guess(by_field[place], text) for place in (_of_kind(task, name), _of_name(name)))
-    if guessed == len(task.answer):
-        return Verdict(
-            gate=NAME, passed=False, reason="every field is what is most often right for such a field"
+        guessed += any(
+            _is_guess(by_field[place][text] - 1, text, common[place])
+            for place in (_of_kind(task, name), _of_name(name))
         )
-    return Verdict(
-        gate=NAME, passed=True, reason=f"{guessed} of {len(task.answer)} fields are the most common value"
-    )
+    if guessed == len(task.answer):
+        reason = "every field is what is most often right for such a field"
+        return Verdict(gate=NAME, passed=False, reason=reason)
+    reason = f"{guessed} of {len(task.answer)} fields are the most common value"
+    return Verdict(gate=NAME, passed=True, reason=reason)
 
 
-def _is_guess(counts: Counter[str], value: str) -> bool:
-    """Whether somebody who knows the other tasks would guess this value."""
-    others = counts.copy()
-    others[value] -= 1
-    top = max(others.values(), default=0)
-    return top >= FEWEST and others[value] == top
+def _is_guess(elsewhere: int, value: str, common: list[tuple[str, int]]) -> bool:
+    """Whether somebody who knows the other tasks would guess this value.
+
+    Args:
+        elsewhere: How many other tasks have it.
+    """
+    other = next((count for most, count in common if most != value), 0)
+    return elsewhere >= max(FEWEST, other)
 
 
 def _places(task: Task) -> list[tuple[str, str]]:

@@ -290,3 +290,16 @@ def test_other_empty_values_are_no_empty_arguments(path: Path, recorded: Recorde
         [("tools/call", {"name": "t", "arguments": []}, RpcError(error={"code": -32602, "message": "no"}))]
     )
     assert answers(replay(path), call("t", None)) == [None]
+
+
+def test_a_recording_of_one_group_is_trusted_by_what_its_sessions_repeat(
+    path: Path, recorded: Recorder
+) -> None:
+    """An exploration is one group: what can be trusted is for its other sessions to say."""
+    steady = [call("read", f"page {number}", page=number) for number in range(10)]
+    for session in range(6):
+        recorded([*steady, call("now", f"at {session}")])
+    recorded([call("read", "page 77", page=77)])
+    session = replay(path)
+    assert answers(session, *steady) == [f"page {number}" for number in range(10)]
+    assert answers(session, call("read", None, page=77), call("now", None)) == ["page 77", None]
