@@ -16,7 +16,7 @@ from statistics import median
 from recorder.exchange import Json
 from synth.program import Expression
 from synth.trace import Observation
-from synth.values import Address, Column, Kind, Plain, Table, is_measure, kind_of, leaves
+from synth.values import Address, Column, Kind, Plain, Table, is_exact, is_measure, kind_of, leaves
 
 MEASURES = ("number", "size", "duration")
 
@@ -206,6 +206,7 @@ def _scalars(seen: Observation, call: int) -> Iterator[Aspect]:
         if kind is None or not _is_telling(leaf.value, kind, at_root=not leaf.address):
             continue
         told += 1
+        kind = "text" if kind == "size" and not is_exact(leaf.value) else kind
         label = label_of(leaf.address) if leaf.address else "result"
         unit = " in bytes" if kind == "size" else " in seconds" if kind == "duration" else ""
         unit = unit if isinstance(leaf.value, str) else ""
@@ -331,14 +332,9 @@ def _of_measure(
     for largest in (True, False):
         word = "highest" if largest else "lowest"
         op = "max" if largest else "min"
-        yield Aspect(
-            snake(f"{word} {label}"),
-            f"the {word} {label}{unit}",
-            {"op": op, "of": plucked},
-            column.kind,
-            op,
-            label,
-        )
+        if column.exact:
+            value = {"op": op, "of": plucked}
+            yield Aspect(snake(f"{word} {label}"), f"the {word} {label}{unit}", value, column.kind, op, label)
         extreme = max(values) if largest else min(values)
         if key is not None and key is not column and values.count(extreme) == 1:
             row = {"op": f"arg{op}", "of": rows, "path": list(column.path), "as": column.kind}
@@ -350,6 +346,29 @@ def _of_measure(
                 f"arg{op}",
                 label,
             )
+    if column.exact:
+        yield from _amounts(rows, column, label, noun, unit)
+    if key is not None and key is not column and len(set(values)) == len(values) >= 5:
+        taken = _pluck(_sorted(rows, column, 3, descending=True), key)
+        words = (
+            f"the {label_of(key.path)} of the three {plural(noun)} with {_extreme(column, True)},"
+            " highest first"
+        )
+        yield Aspect(
+            snake(f"top three by {label}"),
+            words,
+            taken,
+            key.kind,
+            "sort_take",
+            label,
+            listed=True,
+            ordered=True,
+        )
+
+
+def _amounts(rows: Expression, column: Column, label: str, noun: str, unit: str) -> Iterator[Aspect]:
+    """Yield what needs the amounts themselves, and not only their order."""
+    values, plucked = column.values, _pluck(rows, column)
     total = {"op": "round", "of": {"op": "sum", "of": plucked}, "digits": 2}
     yield Aspect(snake(f"total {label}"), f"the total of {label} over all"
         f" {plural(noun)}{unit}", total, "number", "sum",
@@ -370,22 +389,6 @@ def _of_measure(
             "number",
             "filter count",
             label,
-        )
-    if key is not None and key is not column and len(set(values)) == len(values) >= 5:
-        taken = _pluck(_sorted(rows, column, 3, descending=True), key)
-        words = (
-            f"the {label_of(key.path)} of the three {plural(noun)} with {_extreme(column, True)},"
-            " highest first"
-        )
-        yield Aspect(
-            snake(f"top three by {label}"),
-            words,
-            taken,
-            key.kind,
-            "sort_take",
-            label,
-            listed=True,
-            ordered=True,
         )
 
 
@@ -436,7 +439,8 @@ def _lookups(rows: Expression, table: Table, key: Column, noun: str, rng: Random
         if column is key or _long(column):
             continue
         label = label_of(column.path)
-        unit = {"size": " in bytes", "duration": " in seconds"}.get(column.kind, "")
+        kind = column.kind if column.exact else "text"
+        unit = {"size": " in bytes", "duration": " in seconds"}.get(kind, "")
         who = (
             f"the {noun} {shown(value)}"
             if not key.path
@@ -446,7 +450,7 @@ def _lookups(rows: Expression, table: Table, key: Column, noun: str, rng: Random
             f"whether {label} is true of {who}" if column.kind == "boolean" else f"the {label}{unit} of {who}"
         )
         yield Aspect(
-            snake(f"{label} of that {noun}"), words, column_of(row, column), column.kind, "look up", label
+            snake(f"{label} of that {noun}"), words, column_of(row, column, kind), kind, "look up", label
         )
 
 

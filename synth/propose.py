@@ -47,7 +47,7 @@ from synth.world import World
 MOST_FIELDS, MOST_CALLS = 6, 5
 MOST_DISTRACTORS = 8
 
-PATTERNS = {"single": 4, "chain": 14, "fork": 5, "pair of a kind": 3, "pair": 2, "sets": 2, "join": 2}
+PATTERNS = {"single": 4, "chain": 22, "fork": 7, "pair of a kind": 3, "pair": 2, "sets": 2, "join": 2}
 """How calls hang together, and how often each is tried.
 
 `chain`: an argument of each call comes out of an earlier one; `fork`: two calls about two rows of the same

@@ -325,7 +325,7 @@ def kind_of(value: Json, name: str = "") -> Kind | None:
     if _is(value, "date"):
         return "date"
     if _is(value, "number"):
-        return "number"
+        return "text" if isinstance(value, str) and _is_label(value, words) else "number"
     if isinstance(value, str):
         if _is(value, "size") and set(words) & {"size", "length", "memory", "bytes", "column"}:
             return "size"
@@ -345,6 +345,24 @@ def kind_of(value: Json, name: str = "") -> Kind | None:
     return None
 
 
+def _is_label(value: str, words: Sequence[str]) -> bool:
+    """Whether digits are no number: `007`, or the version `1.10`."""
+    return bool(re.match(r"[-+]?0\d", value.strip())) or bool(set(words) & _LABELS)
+
+
+_LABELS = frozenset("version phone zip postal release revision".split())  # noqa: SIM905
+
+
+def is_exact(value: Json) -> bool:
+    """Whether a size is told to the byte: of `52.4 KB` nobody knows the bytes, nor the kilobyte."""
+    if not isinstance(value, str):
+        return True
+    try:
+        return _SIZES.get(quantity(value)[1].lower() or "b", 1) == 1
+    except WrongKind:
+        return True
+
+
 def is_measure(name: str) -> bool:
     """Whether numbers of this name say how much, so that their sum and mean mean something."""
     return not set(words_in(name)) & _NO_MEASURE
@@ -360,6 +378,8 @@ class Column:
     kind: Kind
     values: tuple[Plain, ...]
     """Of each row, read as `kind`."""
+    exact: bool = True
+    """Whether sizes are told to the byte, each of them."""
 
     @property
     def name(self) -> str:
@@ -448,7 +468,8 @@ def _column(path: Address, values: list[Json]) -> Column | None:
         case _:
             kind = "text"
     try:
-        return Column(path, kind, tuple(as_kind(value, kind) for value in values))
+        exact = kind != "size" or all(map(is_exact, values))
+        return Column(path, kind, tuple(as_kind(value, kind) for value in values), exact)
     except WrongKind:
         return None
 

@@ -2,8 +2,8 @@
 
     python tests/bench/synthesis.py --db FILE [--counts 100 200 400] [--json FILE]
 
-What was learned from the recording is loaded before the clock starts. Each count is made from the beginning, one
-after the other, in one process. Prints a table, then one JSON line.
+What was learned from the recording is loaded before the clock starts. Each count is made from the beginning,
+one after the other, in one process. Prints a table, then one JSON line.
 """
 
 import argparse
