@@ -20,8 +20,8 @@ from synth.task import Task, Verdict, task_id
 from synth.trace import observations
 from synth.world import World
 
-PATIENCE = 3000
-"""Attempts in a row without a task that passes, after which all that the recording supports is taken as
+PATIENCE, LEAST_OF_PATIENCE = 3000, 15
+"""Attempts of which at least so many have to come to a task, or all that the recording supports is taken as
 proposed."""
 
 MOST_ROUNDS = 8
@@ -143,10 +143,12 @@ class _Pool:
 
     def fill(self, enough: int) -> bool:
         """Propose until there are enough; return whether there may be still more."""
-        idle = 0
+        idle, before = 0, len(self.tasks)
         while len(self.tasks) < enough:
             if (idle := idle + 1) > PATIENCE:
-                return False
+                if len(self.tasks) - before < LEAST_OF_PATIENCE:
+                    return False
+                idle, before = 0, len(self.tasks)
             self._made.attempts += 1
             if self._progress is not None:
                 self._progress("proposing tasks", len(self.tasks), enough)
@@ -161,7 +163,6 @@ class _Pool:
             self._kinds[kind_of(judged)] += 1
             self._told.add(canonical_json(judged.answer))
             self._proposer.passed[judged.template.partition(":")[0]] += 1
-            idle = 0
         return True
 
     def _is_known(self, task: Task) -> bool:

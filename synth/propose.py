@@ -27,7 +27,7 @@ from synth.aspects import (
     selectors,
     snake,
 )
-from synth.gates.leak import leaks
+from synth.gates.leak import leaks, tool_texts
 from synth.phrase import Asked, Step, purpose, question
 from synth.program import (
     AnswerProgram,
@@ -39,6 +39,7 @@ from synth.program import (
     operations_of,
     run,
 )
+from synth.repeats import repeats_of
 from synth.task import Difficulty, ReferenceCall, Task, Tool, task_id
 from synth.trace import Link, Observation, argument_leaves
 from synth.values import Address, Column, Table
@@ -46,6 +47,8 @@ from synth.world import World
 
 MOST_FIELDS, MOST_CALLS = 6, 5
 MOST_DISTRACTORS = 8
+LONGEST_ANSWER = 120
+"""Characters of a text that an answer may hold."""
 
 PATTERNS = {"single": 4, "chain": 22, "fork": 7, "pair of a kind": 3, "pair": 2, "sets": 2, "join": 2}
 """How calls hang together, and how often each is tried.
@@ -54,6 +57,9 @@ PATTERNS = {"single": 4, "chain": 22, "fork": 7, "pair of a kind": 3, "pair": 2,
 list; `pair of a kind`: one tool asked twice, to compare; `pair`: two tools; `sets`: what two lists share;
 `join`: two tables on a key.
 """
+
+TRIES = 40
+"""Attempts at a pattern that count as one task of it, when it is chosen which is tried next."""
 
 COMMON = 0.4
 """Share of a server's calls that name a value before it says nothing of what they are about."""
@@ -90,6 +96,7 @@ class Proposer:
     def __init__(self, world: World, seen: Sequence[Observation], seed: int) -> None:
         self._world, self._seen = world, [each for each in seen if each.tree is not None]
         self._rng = Random(f"synth {seed}")
+        self._repeats = repeats_of(world)
         self._by_tool = _by_tool(self._seen)
         self._links = {id(each): [link for link in each.links if _can_be_said(link)] for each in self._seen}
         self._consumers: dict[tuple[int, int], list[tuple[Observation, Link]]] = defaultdict(list)
@@ -97,7 +104,12 @@ class Proposer:
             for link in self._links[id(each)]:
                 if link.table is not None:
                     self._consumers[id(link.producer), link.row].append((each, link))
-        told = [each for each in self._seen if _askable(each)]
+        self._told = {ref: tuple(tool_texts(world.entry(ref))) for ref in self._by_tool}
+        told = [
+            each
+            for each in self._seen
+            if any(self._may_ask(aspect, [each]) for aspect in aspects(each, 0, Random(0)))
+        ]
         self._askable = _by_tool(told)
         self._linked = _by_tool(each for each in told if self._links[id(each)])
         self._forkable = _by_tool(
@@ -116,9 +128,22 @@ class Proposer:
     def proposals(self) -> Iterator[Task | None]:
         """Yield proposals; `None` for an attempt that came to nothing."""
         tried: Counter[str] = Counter()
-        while self._seen:
+        pools = {
+            "chain": self._linked,
+            "fork": self._forkable,
+            "sets": self._listing,
+            "join": self._keyed,
+            "pair": self._countable,
+            "pair of a kind": self._countable,
+            "single": self._askable,
+        }
+        possible = [name for name in PATTERNS if pools[name]]
+        while possible:
             rng = self._rng
-            pattern = min(PATTERNS, key=lambda name: (self.passed[name] + tried[name] / 200) / PATTERNS[name])
+            # What seldom comes to anything is tried less and less.
+            pattern = min(
+                possible, key=lambda name: (self.passed[name] + tried[name] / TRIES) / PATTERNS[name]
+            )
             tried[pattern] += 1
             plan = self._plan(pattern, rng)
             yield None if plan is None else self._task(plan, rng)
@@ -471,9 +496,6 @@ class Proposer:
         kinds: Counter[str] = Counter()
         known = {(number, aspect.op, aspect.about) for number, aspect in plan.chosen}
         wanted = rng.randint(least, most)
-        given = [
-            canonical_json(value) for each in plan.seen for _, value in argument_leaves(each.call.arguments)
-        ]
         for allowed in (1, 2):
             for aspect in found:
                 if wanted <= 0 or len(plan.chosen) >= MOST_FIELDS:
@@ -481,18 +503,33 @@ class Proposer:
                 at = (call, aspect.op, aspect.about)
                 if at in known or kinds[aspect.kind] >= allowed or _same_expression(plan, aspect):
                     continue
-                try:
-                    value = run(AnswerProgram(fields={"value": aspect.expression}), plan.trees).answer[
-                        "value"
-                    ]
-                except ProgramError:
-                    continue
-                if not _may_be_asked(value, given):
+                if not self._may_ask(aspect, plan.seen):
                     continue
                 known.add(at)
                 kinds[aspect.kind] += 1
                 plan.chosen.append((call, aspect))
                 wanted -= 1
+
+    def _may_ask(self, aspect: Aspect, seen: Sequence[Observation]) -> bool:
+        """Whether an aspect has a value that is told nowhere before, and will be the same the next time."""
+        try:
+            found = run(AnswerProgram(fields={"value": aspect.expression}), [each.tree for each in seen])
+        except ProgramError:
+            return False
+        value = found.answer["value"]
+        items = value if isinstance(value, list) else [value]
+        if not items or any(isinstance(item, str) and len(item) > LONGEST_ANSWER for item in items):
+            return False
+        for each in seen:
+            given = [canonical_json(leaf) for _, leaf in argument_leaves(each.call.arguments)]
+            if any(_echoes(item, text) for item in items for text in given):
+                return False
+            if any(leaks(item, text) for item in items for text in (*given, *self._told[each.ref])):
+                return False
+        return all(
+            self._repeats.fleeting(seen[read.call].call, read, seen[read.call].tree) is None
+            for read in found.reads
+        )
 
     # --- a task of a plan ---
 
@@ -578,19 +615,6 @@ def _by_tool(seen: Iterable[Observation]) -> Pool:
     return dict(found)
 
 
-def _askable(seen: Observation) -> bool:
-    """Whether there is anything in an output that may be asked for."""
-    given = [canonical_json(value) for _, value in argument_leaves(seen.call.arguments)]
-    for aspect in aspects(seen, 0, Random(0)):
-        try:
-            value = run(AnswerProgram(fields={"value": aspect.expression}), [seen.tree]).answer["value"]
-        except ProgramError:
-            continue
-        if _may_be_asked(value, given):
-            return True
-    return False
-
-
 def difficulty(program: AnswerProgram, calls: Sequence[ReferenceCall]) -> Difficulty:
     """Return how hard a task is, by what it takes."""
     depth = [1] * len(calls)
@@ -639,13 +663,6 @@ def _schema_of(aspect: Aspect, value: Json, words: str) -> Schema:
         whole = all(isinstance(item, int) and not isinstance(item, bool) for item in items)
         return list_schema(aspect.kind, words, ordered=aspect.ordered, whole=whole)
     return field_schema(aspect.kind, words, whole=isinstance(value, int) and not isinstance(value, bool))
-
-
-def _may_be_asked(value: Json, given: Sequence[str]) -> bool:
-    items = value if isinstance(value, list) else [value]
-    if not items or any(isinstance(item, str) and len(item) > 120 for item in items):
-        return False
-    return not any(leaks(item, text) or _echoes(item, text) for item in items for text in given)
 
 
 def _echoes(value: Json, given: str) -> bool:

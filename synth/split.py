@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from random import Random
 
 from synth.task import Split, Task
@@ -22,6 +23,12 @@ MOST_SPOILT = 1.0
 
 MOST_COMPARED = 150
 """Tasks that are compared for being held out next."""
+
+MOST_OF_SERVERS = 0.25
+"""Share of the tasks that held-out servers may have."""
+
+MOST_SERVERS = 16
+"""Servers, those with the fewest tasks of their own, that are considered for being held out."""
 
 FEWEST_SERVERS = 4
 """With fewer servers none is held out, since too little would be left."""
@@ -66,32 +73,25 @@ def split(
 
 
 def _held_servers(tasks: Sequence[Task], seed: int) -> list[str]:
-    """Choose servers to hold out so that few tasks span both sides."""
-    alone: Counter[str] = Counter()
-    spanning: Counter[str] = Counter()
-    for task in tasks:
-        if len(task.servers) == 1:
-            alone[task.servers[0]] += 1
-        else:
-            spanning.update(task.servers)
-    names = sorted(alone.keys() | spanning.keys())
+    """Choose servers to hold out: about the wanted share of tasks, and few that span both sides."""
+    names = sorted({server for task in tasks for server in task.servers})
     if len(names) < FEWEST_SERVERS:
         return []
+    # What matters of a task is which servers it has.
+    kinds = Counter(frozenset(task.servers) for task in tasks)
+    alone = {name: kinds[frozenset((name,))] for name in names}
+    near = sorted((name for name in names if alone[name]), key=lambda name: alone[name])[:MOST_SERVERS]
     rng = Random(f"servers {seed}")
-    order = sorted(
-        (name for name in names if alone[name]), key=lambda name: (spanning[name] / alone[name], rng.random())
-    )
-    held: list[str] = []
-    total = 0
-    for name in order:
-        if total and total + alone[name] > 2 * TEST_SERVERS * len(tasks):
-            continue
-        if total >= TEST_SERVERS * len(tasks) or len(held) + 2 >= len(names):
-            break
-        if alone[name] <= 0.3 * len(tasks):
-            held.append(name)
-            total += alone[name]
-    return sorted(held)
+    best: tuple[float, float, tuple[str, ...]] | None = None
+    for size in (1, 2, 3):
+        for held in combinations(near, size):
+            inside = sum(count for servers, count in kinds.items() if servers <= set(held))
+            spanning = sum(count for servers, count in kinds.items() if servers & set(held)) - inside
+            if 0 < inside <= MOST_OF_SERVERS * len(tasks) and size < len(names) - 1:
+                cost = spanning + abs(inside - TEST_SERVERS * len(tasks))
+                if best is None or (cost, rng.random()) < best[:2]:
+                    best = cost, rng.random(), held
+    return sorted(best[2]) if best else []
 
 
 def _held_entities(tasks: Sequence[Task], seed: int) -> set[str]:

@@ -20,6 +20,7 @@ from recorder.explore.names import words_in
 from recorder.explore.outputs import text_of
 from replayer.exact import SAME
 from synth.program import NOTHING
+from synth.repeats import repeats_of
 from synth.task import ReferenceCall
 from synth.values import Address, Column, Plain, Table, WrongKind, as_kind, at, leaves, read, tables
 from synth.world import World
@@ -76,7 +77,8 @@ def observations(world: World, progress: Progress | None = None) -> list[Observa
     """Return the calls that tasks can be made of, with their links, by group, server, tool and arguments.
 
     A call is asked anew in a conversation of its own, so that what is used is what a replay answers to
-    somebody who begins. World-changing calls, errors, answers that say nothing, and huge ones are left out.
+    somebody who begins. World-changing calls, errors, answers that say nothing, huge ones, and what may be
+    answered otherwise the next time are left out.
     """
     found: list[Observation] = []
     groups = _distinct_calls(world)
@@ -159,6 +161,8 @@ def _observed(world: World, call: ReferenceCall, group: str) -> Observation | No
     cited = ReferenceCall(
         server=call.server, tool=call.tool, arguments=made.arguments, exchange=answer.exchange.id
     )
+    if repeats_of(world).doubt(group, cited) is not None:
+        return None
     return Observation(cited, group, tree, tuple(tables(tree)))
 
 

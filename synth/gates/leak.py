@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from recorder.exchange import Json
+from recorder.exchange import Json, ToolRef
 from synth.answers import normalised
 from synth.task import Task, Verdict
 from synth.trace import argument_leaves
@@ -54,12 +54,14 @@ def _told(task: Task, world: World) -> Iterator[tuple[str, str]]:
         for _, value in argument_leaves(call.arguments):
             yield f"an argument of {call.tool}", str(value)
     for tool in task.tools:
-        from recorder.exchange import ToolRef
+        for text in tool_texts(world.entry(ToolRef(tool.server, tool.name))):
+            yield f"what is said of {tool.name}", text
 
-        entry = world.entry(ToolRef(tool.server, tool.name))
-        yield f"the description of {tool.name}", str(entry.get("description") or "")
-        for text in _schema_values(entry.get("inputSchema")):
-            yield f"the schema of {tool.name}", text
+
+def tool_texts(entry: Mapping[str, Json]) -> Iterator[str]:
+    """Yield what a model is told of a tool before it calls it."""
+    yield str(entry.get("description") or "")
+    yield from _schema_values(entry.get("inputSchema"))
 
 
 def _schema_values(schema: Json) -> Iterator[str]:
