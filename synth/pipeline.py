@@ -20,11 +20,11 @@ from synth.task import Task, Verdict, task_id
 from synth.trace import observations
 from synth.world import World
 
-PATIENCE, LEAST_OF_PATIENCE = 3000, 15
+PATIENCE, LEAST_OF_PATIENCE = 2000, 10
 """Attempts of which at least so many have to come to a task, or all that the recording supports is taken as
 proposed."""
 
-MOST_ROUNDS = 8
+MOST_ROUNDS = 5
 """Times that more tasks are proposed, after those that look at the whole set dropped some."""
 
 Progress = Callable[[str, int, int], None]

@@ -137,10 +137,8 @@ def run(program: AnswerProgram, trees: Sequence[Json]) -> Evaluation:
     """
     found = Evaluation({})
     for name, expression in program.fields.items():
-        machine = _Machine(trees)
-        found.answer[name] = machine.plain(expression)
-        found.by_field[name] = list(machine.reads)
-        found.reads.update(machine.reads)
+        found.answer[name], found.by_field[name] = look(expression, trees)
+        found.reads.update(dict.fromkeys(found.by_field[name]))
     return found
 
 
@@ -163,15 +161,14 @@ def arguments_of(
     return made
 
 
-def reads_of(expression: Expression, trees: Sequence[Json]) -> list[Read]:
-    """Return what an expression looks at.
+def look(expression: Expression, trees: Sequence[Json]) -> tuple[Json, list[Read]]:
+    """Return the value of an expression, and what it looked at.
 
     Raises:
         ProgramError: it has no value.
     """
     machine = _Machine(trees)
-    machine.plain(expression)
-    return list(machine.reads)
+    return machine.plain(expression), list(machine.reads)
 
 
 def calls_of(expression: Json) -> set[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from recorder.canonical import canonical_json
 from recorder.exchange import Json
-from synth.program import AnswerProgram, ProgramError, Read, arguments_of, calls_of, reads_of, run
-from synth.task import ReferenceCall, Task, Verdict
+from synth.program import AnswerProgram, Expression, ProgramError, Read, calls_of, look
+from synth.task import Task, Verdict
 from synth.values import WrongKind, at, moment, number, replaced
 from synth.world import World
 
@@ -28,44 +29,42 @@ def ambiguity(task: Task, world: World) -> Verdict:
     call, or to none.
     """
     trees = world.trees(task.calls)
+    expressions = [*task.program.fields.values(), *(argument.value for argument in task.program.arguments)]
     try:
-        before = _result(task.program, task.calls, trees)
-        reads = dict.fromkeys(run(task.program, trees).reads)
-        for argument in task.program.arguments:
-            reads |= dict.fromkeys(reads_of(argument.value, trees))
+        found = [look(expression, trees) for expression in expressions]
     except ProgramError as error:
         return Verdict(gate=NAME, passed=False, reason=f"{error}"[:200])
     for name, expression in task.program.fields.items():
         if not calls_of(expression):
-            return Verdict(
-                gate=NAME,
-                passed=False,
-                reason=f"field {name} is {task.answer.get(name)!r:.60} whatever is read",
-            )
-    chosen = list(reads)
+            reason = f"field {name} is {task.answer.get(name)!r:.60} whatever is read"
+            return Verdict(gate=NAME, passed=False, reason=reason)
+    readers: dict[Read, list[int]] = {}
+    for place, (_, reads) in enumerate(found):
+        for read in reads:
+            readers.setdefault(read, []).append(place)
+    chosen = list(readers)
     if len(chosen) > MOST_PERTURBED:
         chosen = [chosen[n * len(chosen) // MOST_PERTURBED] for n in range(MOST_PERTURBED)]
-    elsewhere = [*_constants(task.program), *_values(trees, chosen)]
-    for each in chosen:
-        others = (*_others(trees, each), *elsewhere)
-        if not any(_result_or_none(task, _with(trees, each, value)) != before for value in others):
-            place = "/".join(map(str, each.address)) or "the whole"
-            reason = f"{place} of call {each.call + 1} is read, and no other value changes the answer"
+    constants, elsewhere = list(_constants(task.program)), _values(trees, chosen)
+    for read in chosen:
+        affected = [(expressions[place], found[place][0]) for place in readers[read]]
+        # A value that becomes equal to what it is compared with makes a difference at once.
+        others = chain(constants, _others(trees, read), elsewhere)
+        if not any(_differs(affected, _with(trees, read, other)) for other in others):
+            where = "/".join(map(str, read.address)) or "the whole"
+            reason = f"{where} of call {read.call + 1} is read, and no other value changes the answer"
             return Verdict(gate=NAME, passed=False, reason=reason)
     return Verdict(gate=NAME, passed=True, reason=f"{len(chosen)} read values matter")
 
 
-def _result(program: AnswerProgram, calls: Sequence[ReferenceCall], trees: Sequence[Json]) -> str:
-    answer = run(program, trees).answer
-    made = [arguments_of(program, n, call.arguments, trees) for n, call in enumerate(calls)]
-    return canonical_json([answer, made])
-
-
-def _result_or_none(task: Task, trees: Sequence[Json]) -> str | None:
+def _differs(expressions: Sequence[tuple[Expression, Json]], trees: Sequence[Json]) -> bool:
+    """Whether an expression has another value over these outputs than it is said to have, or none."""
     try:
-        return _result(task.program, task.calls, trees)
+        return any(
+            canonical_json(look(each, trees)[0]) != canonical_json(value) for each, value in expressions
+        )
     except ProgramError:
-        return None
+        return True
 
 
 def _constants(program: AnswerProgram) -> Iterator[Json]:

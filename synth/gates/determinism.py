@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from recorder.canonical import canonical_json
 from recorder.exchange import Json
-from synth.program import ProgramError, arguments_of, reads_of, run
+from synth.program import ProgramError, arguments_of, look, run
 from synth.repeats import repeats_of
 from synth.task import Task, Verdict
 from synth.world import World
@@ -25,7 +25,7 @@ def determinism(task: Task, world: World) -> Verdict:
         answer = canonical_json(run(task.program, trees).answer)
         reads = dict.fromkeys(run(task.program, trees).reads)
         for argument in task.program.arguments:
-            reads |= dict.fromkeys(reads_of(argument.value, trees))
+            reads |= dict.fromkeys(look(argument.value, trees)[1])
     except ProgramError as error:
         return Verdict(gate=NAME, passed=False, reason=f"the program fails: {error}"[:200])
     fewest = 10**9
