@@ -155,8 +155,6 @@ def label_of(path: Address) -> str:
     names = [spoken(step) for step in path if isinstance(step, str)]
     if names[:1] == ["value"] and len(names) > 1:
         names = names[1:]
-    if names == ["key"]:
-        return "name"
     return " ".join(dict.fromkeys(" ".join(names[-2:]).split())) if names else "text"
 
 
@@ -265,7 +263,7 @@ def _of_table(seen: Observation, table: Table, call: int, rng: Random) -> list[A
         label = label_of(column.path)
         if column.kind in ("text", "boolean") and not _long(column):
             found += _of_category(rows, table, column, label, noun, rng)
-        if column.kind in MEASURES and is_measure(column.name) and table.rows >= SHORTEST_TABLE:
+        if _is_amount(column) and table.rows >= SHORTEST_TABLE:
             found += _of_measure(rows, column, label, noun, key)
         if column.kind == "date" and table.rows >= SHORTEST_TABLE:
             found += _of_dates(rows, column, label, noun, key)
@@ -436,7 +434,8 @@ def _lookups(rows: Expression, table: Table, key: Column, noun: str, rng: Random
         return
     row = _only(rows, key, "eq", value)
     for column in table.columns[:10]:
-        if column is key or _long(column):
+        # What is the same in every row is known without looking it up.
+        if column is key or _long(column) or len(set(column.values)) == 1:
             continue
         label = label_of(column.path)
         kind = column.kind if column.exact else "text"
@@ -495,5 +494,16 @@ def _long(column: Column) -> bool:
 
 
 def numbers_of(found: Sequence[Aspect]) -> list[Aspect]:
-    """Return the aspects that are numbers to be compared with others'."""
-    return [aspect for aspect in found if aspect.kind in MEASURES and not aspect.listed]
+    """Return the aspects that are amounts, to be compared with others'."""
+    return [
+        aspect
+        for aspect in found
+        if aspect.kind in MEASURES and not aspect.listed and is_measure(aspect.name)
+    ]
+
+
+def _is_amount(column: Column) -> bool:
+    """Whether a column's numbers say how much, and are no years."""
+    if column.kind not in MEASURES or not is_measure(column.name):
+        return False
+    return not all(isinstance(value, int) and 1800 <= value <= 2100 for value in column.values)

@@ -668,7 +668,9 @@ def _schema_of(aspect: Aspect, value: Json, words: str) -> Schema:
 def _echoes(value: Json, given: str) -> bool:
     """Whether a value only says an argument back, with something around it."""
     told = given.strip('"')
-    return isinstance(value, str) and len(told) >= 4 and told.lower() in value.lower()
+    if not isinstance(value, str):
+        return False
+    return told.lower() == value.lower() or (len(told) >= 4 and told.lower() in value.lower())
 
 
 def _same_expression(plan: Plan, aspect: Aspect) -> bool:

@@ -160,11 +160,27 @@ _ID_VALUE = re.compile(
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{12,64}|[A-Za-z]{1,12}[-_#]?\d{1,12}", re.IGNORECASE
 )
 _ID_NAMES = frozenset(
-    {"id", "uuid", "guid", "key", "sha", "hash", "sku", "code", "number", "cid", "rowid", "slug"}
+    {
+        "id",
+        "uuid",
+        "guid",
+        "isbn",
+        "ean",
+        "iban",
+        "key",
+        "sha",
+        "hash",
+        "sku",
+        "code",
+        "number",
+        "cid",
+        "rowid",
+        "slug",
+    }
 )
 _NO_MEASURE = frozenset(
-    """id uuid guid key sha hash sku code zip postal phone year month day port pid line row column version
-    rank index lat latitude lon longitude no number cid pk position start end offset precision permission
+    """id uuid guid isbn ean iban key sha hash sku code zip postal phone year month day port pid line row
+    column version rank index lat latitude lon longitude no number cid pk position start end offset precision permission
     permissions mode
     """.split()  # noqa: SIM905
 )

@@ -28,6 +28,10 @@ def leak(task: Task, world: World) -> Verdict:
             for item in value if isinstance(value, list) else [value]:
                 if leaks(item, text):
                     return Verdict(gate=NAME, passed=False, reason=f"{name} = {item!r:.60} stands in {place}")
+    given = {normalised(value) for call in task.calls for _, value in argument_leaves(call.arguments)}
+    for name, value in task.answer.items():
+        if isinstance(value, str) and normalised(value) in given:
+            return Verdict(gate=NAME, passed=False, reason=f"{name} = {value!r:.60} is an argument")
     said = _tokens(task.question)
     if all(_is_said(value, said) for value in task.answer.values()):
         return Verdict(gate=NAME, passed=False, reason="every value of the answer stands in the question")
