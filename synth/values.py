@@ -180,8 +180,8 @@ _ID_NAMES = frozenset(
 )
 _NO_MEASURE = frozenset(
     """id uuid guid isbn ean iban key sha hash sku code zip postal phone year month day port pid line row
-    column version rank index lat latitude lon longitude no number cid pk position start end offset precision permission
-    permissions mode
+    column version rank index lat latitude lon longitude no number cid pk position start end offset
+    precision permission permissions mode published founded born since released
     """.split()  # noqa: SIM905
 )
 """Words in the names of numbers that say which or where: no sum or mean is asked of them."""

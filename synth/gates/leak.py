@@ -85,7 +85,12 @@ def _schema_values(schema: Json) -> Iterator[str]:
             yield from _schema_values(value)
 
 
+_STEPS = re.compile(r"\bsteps? \d+(?: (?:and|or) \d+)?|\(\d\)")
+"""Where a question numbers its steps."""
+
+
 def _tokens(text: str) -> set[str]:
+    text = _STEPS.sub(" ", text)
     quoted = re.findall(r"[`\"]([^`\"]+)[`\"]", text)
     return {normalised(token) for token in [*re.findall(r"-?\d+(?:\.\d+)?|\w+", text), *quoted]}
 

@@ -8,12 +8,15 @@ from recorder.canonical import canonical_json
 from recorder.exchange import Json
 from synth.answers import normalised
 from synth.gates.leak import leaks
-from synth.program import NOTHING, AnswerProgram, ProgramError, calls_of, run
+from synth.program import NOTHING, AnswerProgram, ProgramError, calls_of, operations_of, run
 from synth.task import Task, Verdict
-from synth.values import leaves
+from synth.values import Address, at, leaves
 from synth.world import World
 
 NAME = "minimality"
+
+SHORTEST = 3
+"""Characters of a value that is not met by chance."""
 
 
 def minimality(task: Task, world: World) -> Verdict:
@@ -29,7 +32,7 @@ def minimality(task: Task, world: World) -> Verdict:
         if _runs(task.program, left):
             return _unneeded(number, f"{call.server}/{call.tool}", "the program runs without it")
     for argument in task.program.arguments:
-        value = _at(task.calls[argument.call].arguments, argument.path)
+        value = at(task.calls[argument.call].arguments, argument.path)
         if leaks(value, task.question):
             sources = sorted(calls_of(argument.value))
             return _unneeded(sources[0], f"{value!r:.60}", "the question says what it is needed for")
@@ -62,27 +65,37 @@ def _runs(program: AnswerProgram, trees: Sequence[Json]) -> bool:
 
 
 def _tells_more(task: Task, trees: Sequence[Json], number: int) -> bool:
-    """Whether a call feeds another one, or a field with a value that no other output holds as it is."""
+    """Whether a call feeds another one, or a field reads something in it that no other output holds."""
     if any(number in calls_of(argument.value) for argument in task.program.arguments):
         return True
-    elsewhere = {
-        normalised(leaf.value) for other, tree in enumerate(trees) if other != number for leaf in leaves(tree)
-    }
+    others = [tree for other, tree in enumerate(trees) if other != number]
+    values = {normalised(leaf.value) for tree in others for leaf in leaves(tree)}
+    names = {_name(leaf.address) for tree in others for leaf in leaves(tree)}
+    told = False
     for name, expression in task.program.fields.items():
         if number not in calls_of(expression):
             continue
-        value = task.answer.get(name)
-        items = value if isinstance(value, list) else [value]
-        # What is short stands everywhere, and proves nothing.
-        if any(len(normalised(item)) < 3 or normalised(item) not in elsewhere for item in items):
-            return True
-    return False
+        if _COMBINING & set(operations_of(expression)):
+            return True  # which list a value stands in is what is asked
+        for read in run(task.program, trees).by_field[name]:
+            if read.call != number:
+                continue
+            if read.whole:
+                return True
+            value = at(trees[number], read.address)
+            # What is short stands everywhere: of it, only the name of its field tells.
+            is_short = isinstance(value, bool | dict | list) or len(normalised(value)) < SHORTEST
+            if _name(read.address) not in names if is_short else normalised(value) not in values:
+                return True
+            told = told or not is_short
+    return not told
 
 
-def _at(arguments: Json, path: Sequence[str | int]) -> Json:
-    for step in path:
-        arguments = arguments[step]
-    return arguments
+_COMBINING = frozenset(("union", "intersection", "difference", "join"))
+
+
+def _name(address: Address) -> str:
+    return next((step for step in reversed(address) if isinstance(step, str)), "")
 
 
 def _unneeded(number: int, what: str, why: str) -> Verdict:

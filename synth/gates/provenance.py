@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from recorder.canonical import canonical_json
 from recorder.exchange import Json
 from synth.answers import normalised
@@ -42,4 +44,5 @@ def provenance(task: Task, world: World) -> Verdict:
 
 
 def _is_said(value: Json, question: str) -> bool:
-    return normalised(value) in question
+    wanted = normalised(value)
+    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", question) is not None
