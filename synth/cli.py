@@ -246,15 +246,13 @@ def check(
     from synth.task import read_tasks
 
     tasks, world = read_tasks(folder), _world(db)
-    if sample is not None and sample < len(tasks):
-        tasks = [tasks[n * len(tasks) // sample] for n in range(sample)]
     with ExitStack() as stack:
         gate = None
         if config is not None:
             servers = _servers(config)
             stack.callback(servers.close)
             gate = Live(servers)
-        found = audit(tasks, world, gate, progress_to_stderr())
+        found = audit(tasks, world, gate, progress_to_stderr(), most_live=sample)
     if as_json:
         click.echo(readable_json({"ok": not found.findings, **asdict(found)}))
     else:

@@ -1,9 +1,9 @@
 """142 proposals that a person read before any gate did, with the verdicts, against the gates.
 
-The person judged whether the question can be understood and answered in one way, whether the answer is right and
-given away nowhere, and whether every call is needed. Two gates were mended by what this showed (values that only
-have a field's name in common, sets over two lists), so the share of good ones that are dropped is optimistic: it
-was 5.4 % before.
+The person judged whether the question can be understood and answered in one way, whether the answer is right
+and given away nowhere, and whether every call is needed. Two gates were mended by what this showed (values
+with only a field's name in common, sets over two lists), so the share of good ones that are dropped is
+optimistic: it was 5.4 % before.
 """
 
 import json
