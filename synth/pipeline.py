@@ -24,6 +24,9 @@ PATIENCE, LEAST_OF_PATIENCE = 2000, 10
 """Attempts of which at least so many have to come to a task, or all that the recording supports is taken as
 proposed."""
 
+RARE = 0.05
+"""Share of the tasks that a server has few of."""
+
 MOST_ROUNDS = 5
 """Times that more tasks are proposed, after those that look at the whole set dropped some."""
 
@@ -102,6 +105,7 @@ def _settled(world: World, made: Synthesised, tasks: list[Task], count: int) -> 
 
     A set is judged by itself, so that whoever has only the set can judge it again.
     """
+    tasks = _rare_first(tasks)
     while True:
         chosen = [tasks[n] for n in well_spread(tasks, count)]
         verdicts = {name: set_gate(chosen, world) for name, set_gate in SET_GATES.items()}
@@ -207,6 +211,13 @@ def _through(
         else:
             dropped.append(Dropped(gate=name, reason=verdict.reason, task=judged))
     return kept
+
+
+def _rare_first(tasks: list[Task]) -> list[Task]:
+    """Put tasks of servers that have few to the front, so that none of them is cut off."""
+    counts = Counter(server for task in tasks for server in task.servers)
+    most = RARE * len(tasks)
+    return sorted(tasks, key=lambda task: min(counts[server] for server in task.servers) > most)
 
 
 PHRASING = "phrasing"

@@ -13,6 +13,8 @@ Evaluation is pure and total: it returns an answer, or raises `ProgramError` and
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
@@ -40,6 +42,9 @@ Failure = Literal[
 
 DEEPEST = 32
 """Expressions within each other."""
+
+DEEPEST_CONSTANT = 8
+"""Lists within each other."""
 
 DIGITS = 6
 """Decimal places that sums, means and arithmetic are rounded to, unless `round` says otherwise: binary
@@ -223,11 +228,12 @@ def check(expression: Json, depth: int = 0) -> None:
     """
     if depth > DEEPEST:
         raise ValueError(f"an expression goes deeper than {DEEPEST}")
-    if not isinstance(expression, dict) or expression.get("op") not in OPERATIONS:
+    op = expression.get("op") if isinstance(expression, dict) else None
+    if not isinstance(op, str) or op not in OPERATIONS:
         known = ", ".join(OPERATIONS)
-        shown = expression.get("op") if isinstance(expression, dict) else expression
+        shown = op if isinstance(expression, dict) else expression
         raise ValueError(f"no operation {shown!r:.60} (operations: {known})")
-    operation = OPERATIONS[expression["op"]]
+    operation = OPERATIONS[op]
     missing = [
         name for name, form in operation.operands.items() if name not in expression and form[-1] != "?"
     ]
@@ -261,10 +267,11 @@ def _is_count(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10_000
 
 
-def _is_plain(value: Json) -> bool:
+def _is_plain(value: Json, depth: int = 0) -> bool:
+    """Whether a value is plain and finite, or a list of such, within each other at most a few times."""
     if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return isinstance(value, str | int | float | bool)
+        return depth < DEEPEST_CONSTANT and all(_is_plain(item, depth + 1) for item in value)
+    return isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
 
 
 TESTS = ("eq", "ne", "lt", "le", "gt", "ge", "contains", "starts", "ends")
@@ -278,10 +285,10 @@ _FORMS: dict[str, Callable[[Json], bool]] = {
     "plain": _is_plain,
     "text": lambda value: isinstance(value, str),
     "flag": lambda value: isinstance(value, bool),
-    "kind": lambda value: value in KINDS,
-    "test": lambda value: value in TESTS,
-    "operator": lambda value: value in OPERATORS,
-    "unit": lambda value: value in UNITS,
+    "kind": lambda value: isinstance(value, str) and value in KINDS,
+    "test": lambda value: isinstance(value, str) and value in TESTS,
+    "operator": lambda value: isinstance(value, str) and value in OPERATORS,
+    "unit": lambda value: isinstance(value, str) and value in UNITS,
 }
 
 
@@ -318,7 +325,10 @@ class _Machine:
             raise ProgramError("wrong kind", str(error)) from error
         except RecursionError as error:
             raise ProgramError("malformed", "too deep") from error
-        except (KeyError, TypeError, AttributeError) as error:
+        except TypeError as error:
+            # What was checked has the right operands, so these are values that cannot be compared.
+            raise ProgramError("wrong kind", str(error)) from error
+        except (KeyError, AttributeError) as error:
             raise ProgramError("malformed", f"{type(error).__name__}: {error}") from error
         except (OverflowError, ArithmeticError, ValueError) as error:
             raise ProgramError("undefined", str(error)) from error
@@ -366,6 +376,8 @@ class _Machine:
     def _look(self, found: Any) -> Json:
         if isinstance(found, _Node):
             self._note(found)
+            if isinstance(found.value, float) and not math.isfinite(found.value):
+                raise WrongKind(f"{found.value} is no finite number")
             return found.value
         if isinstance(found, _Record):
             return {name: self._look(part) for name, part in found.parts.items()}
@@ -525,10 +537,14 @@ class _Machine:
         return _rounded(_exact(self.plain(e["of"])), e["digits"])
 
     def format(self, e: Expression) -> str:
-        text: str = e["template"]
-        for place, part in enumerate(e["of"]):
-            text = text.replace(f"{{{place}}}", str(as_kind(self.plain(part), "text")))
-        return text
+        parts = [str(as_kind(self.plain(part), "text")) for part in e["of"]]
+
+        def part(found: re.Match[str]) -> str:
+            place = int(found[1])
+            return parts[place] if place < len(parts) else found[0]
+
+        # At once, since what is put in may look like a place, too.
+        return re.sub(r"\{(\d{1,4})\}", part, e["template"])
 
 
 class _Record(NamedTuple):

@@ -7,6 +7,7 @@ same text always reads into the same tree, so an address keeps its meaning for a
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from recorder.exchange import Json
 from recorder.explore.names import words_in
-from recorder.explore.outputs import output_of, parsed, text_of
+from recorder.explore.outputs import MOST_CHARACTERS, output_of, parsed, text_of
 
 READER = 1
 """Of how outputs are read: another one may read the same text into another tree."""
@@ -30,6 +31,7 @@ Kind = Literal["boolean", "number", "date", "duration", "size", "id", "text"]
 all others, and `text` does not have to."""
 
 MOST_ITEMS, MOST_NODES, MOST_DEPTH = 200, 5000, 12
+MOST_DIGITS = 80
 LONGEST_TEXT = 160
 """Characters of a text that can be a value; what is longer is content."""
 
@@ -48,7 +50,7 @@ class WrongKind(ValueError):
 def read(result: Json) -> Json:
     """Return a tool's result as a tree; `None` if it says nothing."""
     text = text_of(result)
-    if (rows := _tagged_lines(text)) is not None:
+    if (rows := _tagged_lines(text)) is not None or (rows := _json_lines(text)) is not None:
         return rows
     value = output_of(result)
     if isinstance(value, list) and not text.lstrip().startswith(("[", "{", "(")) and _is_of_text(result):
@@ -105,14 +107,19 @@ def at(tree: Json, address: Sequence[str | int]) -> Json:
 
 
 def replaced(tree: Json, address: Sequence[str | int], value: Json) -> Json:
-    """Return the tree with another value at an address; the given one stays as it is."""
+    """Return the tree with another value at an address; the given one stays as it is.
+
+    Raises:
+        LookupError: there is no such address.
+    """
     if not address:
         return value
     step, rest = address[0], address[1:]
+    inner = replaced(at(tree, (step,)), rest, value)
     if isinstance(tree, dict):
-        return {**tree, step: replaced(tree[str(step)], rest, value)}
+        return {**tree, step: inner}
     copy = list(tree)
-    copy[int(step)] = replaced(copy[int(step)], rest, value)
+    copy[int(step)] = inner
     return copy
 
 
@@ -196,6 +203,8 @@ def number(value: Json) -> int | float:
     if isinstance(value, bool):
         raise WrongKind("a truth value is no number")
     if isinstance(value, int):
+        if abs(value) >= 10**MOST_DIGITS:
+            raise WrongKind(f"a number has at most {MOST_DIGITS} digits")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -206,7 +215,9 @@ def number(value: Json) -> int | float:
             exact = Decimal(value.strip().replace(",", ""))
         except InvalidOperation:
             raise WrongKind(f"{value[:40]!r} is no number") from None
-        if exact == exact.to_integral_value() and abs(exact) < 2**53:
+        # With an exponent it was a float where it was written; as digits, all of them count.
+        most = 2**53 if "e" in value.lower() else 10**MOST_DIGITS
+        if abs(exact) < most and exact == exact.to_integral_value():
             return int(exact)
         found = float(exact)
         if math.isfinite(found):
@@ -279,7 +290,8 @@ def date_text(value: Json) -> str:
     """Read a day or a moment and write it in ISO 8601; a moment in UTC, to the second."""
     found = moment(value)
     if isinstance(found, datetime):
-        return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # Not strftime, which writes the year 99 as such.
+        return f"{found.astimezone(UTC).replace(tzinfo=None, microsecond=0).isoformat()}Z"
     return found.isoformat()
 
 
@@ -490,24 +502,35 @@ def _column(path: Address, values: list[Json]) -> Column | None:
         return None
 
 
-_TAGGED = re.compile(r"\[([A-Z][A-Z_]{1,11})\]\s+(\S.*?)(?:\s{2,}(\S.*?))?\s*")
+_TAGGED = re.compile(r"\[([A-Z][A-Z_]{1,11})\]\s+(\S.*)")
+_GAP = re.compile(r"\s\s+")
 
 
 def _tagged_lines(text: str) -> list[Json] | None:
     """Read lines like `[FILE] notes.md    140 B`; a summary may follow them."""
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(text) > 200_000 or not lines or not _TAGGED.fullmatch(lines[0].strip()):
+    if len(text) > MOST_CHARACTERS or not lines or not _TAGGED.fullmatch(lines[0].strip()):
         return None
     rows: list[Json] = []
     for line in lines:
         found = _TAGGED.fullmatch(line.strip())
         if found is None:
             break
-        row = {"tag": found[1], "name": found[2]}
-        if found[3]:
-            row["size"] = found[3]
-        rows.append(row)
+        name, *more = _GAP.split(found[2], maxsplit=1)
+        rows.append({"tag": found[1], "name": name, **({"size": more[0]} if more else {})})
     return rows if len(rows) >= len(lines) - 3 else None
+
+
+def _json_lines(text: str) -> list[Json] | None:
+    """Read an object a line."""
+    lines = [line for line in text.splitlines() if line.strip()] if text.lstrip()[:1] == "{" else []
+    if len(lines) < 2 or len(text) > MOST_CHARACTERS:
+        return None
+    try:
+        rows = [json.loads(line) for line in lines]
+    except (ValueError, RecursionError):
+        return None
+    return rows if all(isinstance(row, dict) for row in rows) else None
 
 
 def _is(value: Json, kind: str) -> bool:
@@ -530,10 +553,14 @@ def _offset(zone: str | None) -> timedelta:
         return timedelta()
     assert zone is not None
     digits = zone[1:].replace(":", "")
+    if int(digits[:2]) > 23 or int(digits[2:]) > 59:
+        raise ValueError(f"no zone is {zone} away")
     ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
     return -ahead if zone[0] == "-" else ahead
 
 
 def _shown(value: Json) -> str:
-    shown = repr(value)
+    if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+        return "a number with very many digits"
+    shown = repr(value) if not isinstance(value, dict | list) else type(value).__name__
     return shown if len(shown) <= 60 else f"{shown[:60]}…"

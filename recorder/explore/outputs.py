@@ -216,9 +216,13 @@ def _delimited(text: str) -> Json:
     lines = [line for line in text.splitlines() if line.strip()]
     for delimiter in (",", "\t", ";", "|"):
         columns = lines[0].count(delimiter) if len(lines) > 1 else 0
-        alike = sum(line.count(delimiter) == columns for line in lines)
-        if columns and alike >= 0.9 * len(lines):
+        if not columns:
+            continue
+        try:
             rows = list(csv.reader(lines, delimiter=delimiter))
+        except csv.Error:
+            continue
+        if sum(len(row) == columns + 1 for row in rows) >= 0.9 * len(lines):
             head = [name.strip() for name in rows[0]]
             if len(set(head)) == len(head) and all(
                 re.fullmatch(r"[A-Za-z_][\w .()/%-]{0,40}", name) for name in head
