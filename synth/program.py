@@ -22,7 +22,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from recorder.canonical import canonical_json
 from recorder.exchange import Json, NoReply, Outcome, Record, RpcError, ToolResult
@@ -62,7 +62,7 @@ class ProgramError(Exception):
 class Argument(Record):
     """An argument that comes out of earlier outputs."""
 
-    call: int
+    call: int = Field(ge=0)
     """Number of the call that has it, from 0."""
     path: tuple[str | int, ...]
     """Where in its arguments it stands."""
@@ -232,7 +232,7 @@ def check(expression: Json, depth: int = 0) -> None:
     if not isinstance(op, str) or op not in OPERATIONS:
         known = ", ".join(OPERATIONS)
         shown = op if isinstance(expression, dict) else expression
-        raise ValueError(f"no operation {shown!r:.60} (operations: {known})")
+        raise ValueError(f"no operation {_brief(shown)} (operations: {known})")
     operation = OPERATIONS[op]
     missing = [
         name for name, form in operation.operands.items() if name not in expression and form[-1] != "?"
@@ -253,7 +253,15 @@ def check(expression: Json, depth: int = 0) -> None:
             for inner in value:
                 check(inner, depth + 1)
         elif not _FORMS[form](value):
-            raise ValueError(f"{name!r} of {expression['op']!r} must be {form}, got {value!r:.60}")
+            raise ValueError(f"{name!r} of {op!r} must be {form}, got {_brief(value)}")
+
+
+def _brief(value: Json) -> str:
+    """Show a value in few characters; one may be nested deeper than `repr` goes."""
+    try:
+        return f"{value!r:.60}"
+    except RecursionError:
+        return type(value).__name__
 
 
 def _is_path(value: Json) -> bool:
@@ -402,9 +410,21 @@ class _Machine:
         return self._typed(self.root(e["call"]).child(e["path"]), e.get("as"))
 
     def get(self, e: Expression) -> Any:
-        found = self.value(e["of"])
+        found, path = self.value(e["of"]), e["path"]
+        if isinstance(found, list):
+            # Rows that were picked out of a list: the first step says which.
+            if not path:
+                if "as" in e:
+                    raise WrongKind(f"a list is no {e['as']}")
+                return found
+            number, path = path[0], path[1:]
+            if not isinstance(number, int) or number >= len(found):
+                raise ProgramError("missing", f"no item {number!r} of {len(found)}")
+            found = found[number]
         row = found if isinstance(found, _Node | _Record) else _Node(found)
-        return self._typed(row.child(e["path"]), e.get("as"))
+        if isinstance(row, _Record) and not path:
+            return row
+        return self._typed(row.child(path), e.get("as"))
 
     def only(self, e: Expression) -> Any:
         rows = self.rows(e["of"])

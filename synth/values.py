@@ -348,6 +348,8 @@ def kind_of(value: Json, name: str = "") -> Kind | None:
         return None
     if isinstance(value, str) and ("\n" in value or len(value) > LONGEST_TEXT):
         return None
+    if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+        return None
     if words and words[-1] in _ID_NAMES:
         return "id"
     if _is(value, "date"):
