@@ -17,6 +17,8 @@ from synth.values import WrongKind, date_text, number
 TOLERANCE = 0.01
 """For numbers with a fraction: answers are asked for with two decimals."""
 
+ORDERS = ("set", "list")
+
 Schema = dict[str, Json]
 
 
@@ -156,6 +158,11 @@ def fits(schema: Schema, answer: Mapping[str, Json]) -> str | None:
         return f"the schema has the fields {sorted(properties)}, and the answer {sorted(answer)}"
     for name, value in answer.items():
         declared = properties[name]
+        if (
+            declared.get("x-tolerance", TOLERANCE) != TOLERANCE
+            or declared.get("x-order", "set") not in ORDERS
+        ):
+            return f"field {name} is compared otherwise than answers are"
         expected = _TYPES.get(declared.get("type", ""))
         is_truth = isinstance(value, bool) and declared.get("type") != "boolean"
         if expected is None or is_truth or not isinstance(value, expected):

@@ -498,7 +498,9 @@ def numbers_of(found: Sequence[Aspect]) -> list[Aspect]:
     return [
         aspect
         for aspect in found
-        if aspect.kind in MEASURES and not aspect.listed and is_measure(aspect.name)
+        if aspect.kind in MEASURES
+        and not aspect.listed
+        and (aspect.op.endswith("count") or is_measure(aspect.name))
     ]
 
 
@@ -506,4 +508,11 @@ def _is_amount(column: Column) -> bool:
     """Whether a column's numbers say how much, and are no years."""
     if column.kind not in MEASURES or not is_measure(column.name):
         return False
+    if sorted(column.values, key=str) in (_numbering(len(column.values), first) for first in (0, 1)):
+        return False
     return not all(isinstance(value, int) and 1800 <= value <= 2100 for value in column.values)
+
+
+def _numbering(rows: int, first: int) -> list[Plain]:
+    """Return the values of a column that only numbers the rows."""
+    return sorted(range(first, first + rows), key=str)

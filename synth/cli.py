@@ -166,7 +166,7 @@ def synth(
     if unknown:
         known = ", ".join(sorted({tool.server for tool in world.tools}))
         raise click.UsageError(f"--test-server {unknown[0]} is not in {db} (servers: {known})")
-    dataset.ready(out, options, resume=resume)
+    dataset.ready(out, options, dataset.recording_hash(world), resume=resume)
     asked = [*([phraser] if phraser else []), *judges, *closed_book, *([solver] if solver else [])]
     with ExitStack() as stack:
         models = Models(out / dataset.COMPLETIONS, max_usd=max_usd) if asked else None
@@ -183,6 +183,7 @@ def synth(
             servers = _servers(config)
             stack.callback(servers.close)
             gates[LIVE_NAME] = Live(servers)
+        out.mkdir(parents=True, exist_ok=True)
         wanted = Wanted(
             count,
             seed,

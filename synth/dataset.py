@@ -30,21 +30,21 @@ TASKS, DROPPED, MANIFEST, CARD, COMPLETIONS = (
 )
 
 
-def ready(folder: Path, options: Mapping[str, Json], *, resume: bool) -> None:
-    """Make a folder for a data set, or make sure that the one in it is to be gone on with.
+def ready(folder: Path, options: Mapping[str, Json], recording: str, *, resume: bool) -> None:
+    """Make sure that a folder can hold a data set, or that the one in it is to be gone on with.
+
+    Args:
+        recording: The recording's content hash.
 
     Raises:
         FireflyError: it holds something else, or a data set with other options, or one and `resume` is not
         set.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise FireflyError(f"{folder} is no folder")
-    foreign = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in (TASKS, DROPPED, MANIFEST, CARD, COMPLETIONS)
-    )
+    ours = (TASKS, DROPPED, MANIFEST, CARD, COMPLETIONS)
+    inside = folder.iterdir() if folder.exists() else ()
+    foreign = sorted(path.name for path in inside if path.name.removesuffix(".new") not in ours)
     if foreign:
         raise FireflyError(
             f"{folder} holds {foreign[0]}, which is no part of a data set; name an empty folder"
@@ -56,6 +56,10 @@ def ready(folder: Path, options: Mapping[str, Json], *, resume: bool) -> None:
         return
     if not resume:
         raise FireflyError(f"{folder} holds a data set: name another folder, or go on with it (--resume)")
+    if known.get("recording") != recording:
+        raise FireflyError(
+            f"{folder} was made of another recording, or the recording has grown: it has to be made anew"
+        )
     before = {name: value for name, value in known.get("options", {}).items() if name != "max_usd"}
     now = {name: value for name, value in options.items() if name != "max_usd"}
     different = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -116,7 +116,8 @@ def _held_entities(tasks: Sequence[Task], seed: int) -> set[str]:
             near = {other for entity in new for other in by_entity[entity]} | touched
             complete = {other for other in near if set(tasks[other].entities) <= held | new}
             gained, spoilt = len(complete) - len(inside), len(near - complete)
-            if gained > 0 and len(complete) <= 1.5 * wanted + 1 and spoilt <= MOST_SPOILT * len(complete) + 2:
+            fits = len(complete) <= 1.5 * wanted + 1 and len(complete) < len(tasks)
+            if gained > 0 and fits and spoilt <= MOST_SPOILT * len(complete) + 2:
                 score = (spoilt - len(touched - inside)) / gained
                 if best is None or score < best[0]:
                     best = score, number, complete, near

@@ -114,12 +114,12 @@ def read_tasks(folder: Path) -> list[Task]:
 def _read(path: Path) -> Iterator[Task]:
     if not path.is_file():
         raise FireflyError(f"{path} is not there: firefly synth --db FILE --out {path.parent} makes it")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     yield Task.model_validate(json.loads(line))
-                except (ValidationError, ValueError) as error:
+                except (ValidationError, ValueError, RecursionError) as error:
                     raise FireflyError(f"{path}, line {number}, is no task: {_first(error)}") from error
 
 

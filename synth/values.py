@@ -518,7 +518,9 @@ def _tagged_lines(text: str) -> list[Json] | None:
         found = _TAGGED.fullmatch(line.strip())
         if found is None:
             break
-        name, *more = _GAP.split(found[2], maxsplit=1)
+        # The name may have a gap in it, too.
+        *names, last = _GAP.split(found[2].strip())
+        name, more = ("  ".join(names), [last]) if names else (last, [])
         rows.append({"tag": found[1], "name": name, **({"size": more[0]} if more else {})})
     return rows if len(rows) >= len(lines) - 3 else None
 

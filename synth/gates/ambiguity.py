@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Literal
 
 from recorder.canonical import canonical_json
 from recorder.exchange import Json
@@ -39,32 +40,52 @@ def ambiguity(task: Task, world: World) -> Verdict:
             reason = f"field {name} is {task.answer.get(name)!r:.60} whatever is read"
             return Verdict(gate=NAME, passed=False, reason=reason)
     readers: dict[Read, list[int]] = {}
-    for place, (_, reads) in enumerate(found):
-        for read in reads:
+    for place, (_, its) in enumerate(found):
+        for read in its:
             readers.setdefault(read, []).append(place)
-    chosen = list(readers)
-    if len(chosen) > MOST_PERTURBED:
-        chosen = [chosen[n * len(chosen) // MOST_PERTURBED] for n in range(MOST_PERTURBED)]
-    constants, elsewhere = list(_constants(task.program)), _values(trees, chosen)
-    for read in chosen:
+    reads = _some(list(readers))
+    constants, elsewhere = list(_constants(task.program)), _values(trees, reads)
+    for read in reads:
         affected = [(expressions[place], found[place][0]) for place in readers[read]]
         # A value that becomes equal to what it is compared with makes a difference at once.
         others = chain(constants, _others(trees, read), elsewhere)
-        if not any(_differs(affected, _with(trees, read, other)) for other in others):
+        if not any(
+            _came(each, value, _with(trees, [read], other)) != "same"
+            for other in others
+            for each, value in affected
+        ):
             where = "/".join(map(str, read.address)) or "the whole"
             reason = f"{where} of call {read.call + 1} is read, and no other value changes the answer"
             return Verdict(gate=NAME, passed=False, reason=reason)
-    return Verdict(gate=NAME, passed=True, reason=f"{len(chosen)} read values matter")
+    for name, (value, its) in zip(task.program.fields, found, strict=False):
+        expression = task.program.fields[name]
+        # One value may not be enough, as where two shares are compared: then all of a column.
+        if not any(
+            _came(expression, value, _with(trees, together, other)) == "other"
+            for together in (*([read] for read in _some(its)), *_columns(its))
+            for other in chain(constants, _others(trees, together[0]), elsewhere)
+        ):
+            reason = f"field {name} is {value!r:.60} whatever is read"
+            return Verdict(gate=NAME, passed=False, reason=reason)
+    return Verdict(gate=NAME, passed=True, reason=f"{len(reads)} read values matter")
 
 
-def _differs(expressions: Sequence[tuple[Expression, Json]], trees: Sequence[Json]) -> bool:
-    """Whether an expression has another value over these outputs than it is said to have, or none."""
+def _some(reads: Sequence[Read]) -> list[Read]:
+    if len(reads) <= MOST_PERTURBED:
+        return list(reads)
+    return [reads[n * len(reads) // MOST_PERTURBED] for n in range(MOST_PERTURBED)]
+
+
+def _came(expression: Expression, value: Json, trees: Sequence[Json]) -> Literal["same", "other", "none"]:
+    """Say what an expression comes to over other outputs.
+
+    A value of a kind that could not stand there shows nothing, so it counts as the same.
+    """
     try:
-        return any(
-            canonical_json(look(each, trees)[0]) != canonical_json(value) for each, value in expressions
-        )
-    except ProgramError:
-        return True
+        other = canonical_json(look(expression, trees)[0])
+    except ProgramError as error:
+        return "same" if error.kind in ("wrong kind", "malformed") else "none"
+    return "same" if other == canonical_json(value) else "other"
 
 
 def _constants(program: AnswerProgram) -> Iterator[Json]:
@@ -93,10 +114,21 @@ def _values(trees: Sequence[Json], reads: Sequence[Read]) -> list[Json]:
     return [value for column in found.values() for value in column]
 
 
-def _with(trees: Sequence[Json], read: Read, value: Json) -> list[Json]:
+def _with(trees: Sequence[Json], reads: Sequence[Read], value: Json) -> list[Json]:
     changed = list(trees)
-    changed[read.call] = replaced(trees[read.call], read.address, value)
+    for read in reads:
+        changed[read.call] = replaced(changed[read.call], read.address, value)
     return changed
+
+
+def _columns(reads: Sequence[Read]) -> list[list[Read]]:
+    """Return what was read of the same column, where that is more than one value."""
+    found: dict[tuple[object, ...], list[Read]] = {}
+    for read in reads:
+        if not read.whole:
+            generic = (read.call, *("*" if isinstance(step, int) else step for step in read.address))
+            found.setdefault(generic, []).append(read)
+    return [together for together in found.values() if len(together) > 1]
 
 
 def _others(trees: Sequence[Json], read: Read) -> Iterator[Json]:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from recorder.canonical import canonical_json
+from synth.program import renumbered
 from synth.task import Task, Verdict
 from synth.world import World
 
@@ -65,8 +66,13 @@ def _repeated(tasks: Sequence[Task]) -> list[Verdict]:
     buckets: dict[tuple[int, int], list[tuple[frozenset[str], str]]] = defaultdict(list)
     for task in tasks:
         text = " ".join(task.question.lower().split())
-        fields = frozenset(canonical_json(expression) for expression in task.program.fields.values())
-        calls = canonical_json(sorted(canonical_json([c.server, c.tool, c.arguments]) for c in task.calls))
+        made = [canonical_json([c.server, c.tool, c.arguments]) for c in task.calls]
+        calls = canonical_json(sorted(made))
+        # Numbered by what is called, so that the order of the calls does not matter.
+        numbers = {n: sorted(made).index(call) for n, call in enumerate(made)}
+        fields = frozenset(
+            canonical_json(renumbered(expression, numbers)) for expression in task.program.fields.values()
+        )
         shingles = _shingles(text)
         reason = ""
         if text in questions:

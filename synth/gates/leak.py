@@ -46,10 +46,34 @@ def leaks(value: Json, text: str) -> bool:
     if isinstance(value, int | float):
         if sum(character.isdigit() for character in wanted) < SHORTEST_NUMBER:
             return False
-        return re.search(rf"(?<![\d.]){re.escape(wanted)}(?!\.?\d)", normalised(text)) is not None
+        plain = _ZEROS.sub(lambda found: found[1].rstrip("."), _SEPARATOR.sub("", normalised(text)))
+        return re.search(rf"(?<![\d.]){re.escape(wanted)}(?!\.?\d)", plain) is not None
+    if (day := _ISO_DAY.fullmatch(wanted)) is not None and _says_day(day, text):
+        return True
     if len(wanted) < SHORTEST_TEXT:
-        return False
+        return len(wanted) > 1 and any(f"{quote}{value}{quote}" in text for quote in '`"')
     return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", normalised(text)) is not None
+
+
+_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+"""Of thousands."""
+_ZEROS = re.compile(r"(?<![\d.])(\d+\.\d*?)0+(?!\d)")
+"""After the last digit of a fraction that counts."""
+_ISO_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+def _says_day(day: re.Match[str], text: str) -> bool:
+    """Whether a text says a day in words or in digits: 4 May 2019, May 4th, 2019, 04/05/2019."""
+    year, month, number = day[1], int(day[2]), int(day[3])
+    if not 1 <= month <= 12:
+        return False
+    name, nth = rf"{_MONTHS[month - 1]}[a-z]*\.?", rf"0?{number}(?:st|nd|rd|th)?"
+    digits = (
+        rf"0?{month}[/.]0?{number}[/.]{year}|0?{number}[/.]0?{month}[/.]{year}|{year}/0?{month}/0?{number}"
+    )
+    found = rf"(?<!\w)(?:{nth}\.?(?: of)? {name},? {year}|{name} {nth},? {year}|{digits})(?!\w)"
+    return re.search(found, normalised(text)) is not None
 
 
 def _told(task: Task, world: World) -> Iterator[tuple[str, str]]:
@@ -85,12 +109,12 @@ def _schema_values(schema: Json) -> Iterator[str]:
             yield from _schema_values(value)
 
 
-_STEPS = re.compile(r"\bsteps? \d+(?: (?:and|or) \d+)?|\(\d\)")
+STEPS = re.compile(r"\bsteps? \d+(?: (?:and|or) \d+)?|\(\d\)")
 """Where a question numbers its steps."""
 
 
 def _tokens(text: str) -> set[str]:
-    text = _STEPS.sub(" ", text)
+    text = STEPS.sub(" ", text)
     quoted = re.findall(r"[`\"]([^`\"]+)[`\"]", text)
     return {normalised(token) for token in [*re.findall(r"-?\d+(?:\.\d+)?|\w+", text), *quoted]}
 
