@@ -59,10 +59,6 @@ class Synthesised:
     """Why not all is done; empty where it is."""
 
 
-class Stop(Exception):
-    """A gate or the phraser cannot go on; what is finished stays."""
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     count: int
