@@ -76,6 +76,7 @@ class SentenceEmbedder:
         self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> NDArray[float32]:
+        # It comes with the extra, which need not be installed where this is type-checked.
         import numpy  # type: ignore[import-not-found, unused-ignore]
 
         if not texts:
@@ -97,6 +98,7 @@ def _offline() -> Iterator[None]:
     With `local_files_only` alone it still asks its server for a list of coding agents, to say in the headers
     of a request that is never sent which of them runs this process.
     """
+    # As above: it comes with the extra.
     from huggingface_hub import constants  # type: ignore[import-not-found, unused-ignore]
 
     before = constants.HF_HUB_OFFLINE

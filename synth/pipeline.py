@@ -134,7 +134,7 @@ class _Pool:
     def __init__(
         self, world: World, proposer: Proposer, wanted: Wanted, made: Synthesised, progress: Progress | None
     ) -> None:
-        self._world, self._wanted, self._made, self._progress = world, wanted, made, progress
+        self._world, self._made, self._progress = world, made, progress
         self._proposer, self._proposals = proposer, proposer.proposals()
         self._most = max(LEAST_OF_A_KIND, int(MOST_OF_A_KIND * wanted.count)) + 1
         self._kinds: Counter[str] = Counter()

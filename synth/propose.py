@@ -159,8 +159,7 @@ class Proposer:
                 plan.add(only)
                 self._ask(plan, 0, rng, 2, 4)
             case "chain":
-                made = self._chain(plan, rng)
-                if not made:
+                if not self._chain(plan, rng):
                     return None
             case "fork":
                 if not self._fork(plan, rng):
@@ -219,9 +218,7 @@ class Proposer:
             if link.producer not in plan.seen and len(plan.seen) >= MOST_CALLS - 1:
                 continue
             source = self._place(plan, link.producer, depth - 1, rng)
-            taken = self._taken(link, source, rng)
-            assert taken is not None  # as only such links are kept
-            bound.append((path, *taken))
+            bound.append((path, *self._taken(link, source, rng)))
         end = plan.add(seen)
         for path, value, words, op in bound:
             if not any(argument.call == end and argument.path == path for argument in plan.arguments):
@@ -230,9 +227,7 @@ class Proposer:
                 plan.ops.append(op)
         return end
 
-    def _taken(
-        self, link: Link, source: int, rng: Random, op: str | None = None
-    ) -> tuple[Expression, str, str] | None:
+    def _taken(self, link: Link, source: int, rng: Random) -> tuple[Expression, str, str]:
         """Return the expression for a linked value, the words for it, and the operation that selects it."""
         as_number = _is_number(link)
         kind = "number" if as_number else "text"
@@ -244,10 +239,7 @@ class Proposer:
         else:
             assert link.column is not None
             found = selectors(link.producer, link.table, link.row, link.column, source)
-            if op is not None:
-                found = [each for each in found if each.op == op]
-            if not found:
-                return None
+            # There are some, as only links that can be said are kept.
             selector: Selector = rng.choice(found)
             value = column_of(selector.row, link.column, kind)  # type: ignore[arg-type]  # a Kind, of two
             whose = f"the {label_of(link.column.path)} of " if link.column.path else ""
@@ -308,10 +300,7 @@ class Proposer:
         source = plan.add(link.producer)
         numbers = []
         for each, its in ((first, link), (second, second_link)):
-            taken = self._taken(its, source, rng)
-            if taken is None:
-                return False
-            value, words, op = taken
+            value, words, op = self._taken(its, source, rng)
             number = plan.add(each)
             plan.arguments.append(Argument(call=number, path=its.path, value=value))
             plan.words[number].append((its.path, words))

@@ -9,15 +9,15 @@ from typing import Literal
 from recorder.canonical import canonical_json
 from recorder.exchange import Json
 from synth.program import AnswerProgram, Expression, ProgramError, Read, calls_of, look
+from synth.repeats import generic
 from synth.task import Task, Verdict
-from synth.values import WrongKind, at, moment, number, replaced
+from synth.values import Address, WrongKind, at, moment, number, replaced
 from synth.world import World
 
 NAME = "ambiguity"
 
 MOST_PERTURBED = 60
 """Read values that are changed one by one, spread over all that are read."""
-
 
 MOST_ELSEWHERE = 4
 """Values of each column that are tried in the place of others."""
@@ -104,11 +104,10 @@ def _constants(program: AnswerProgram) -> Iterator[Json]:
 
 def _values(trees: Sequence[Json], reads: Sequence[Read]) -> list[Json]:
     """Return some values that stand elsewhere, of each column a few."""
-    found: dict[tuple[object, ...], list[Json]] = {}
+    found: dict[tuple[int, Address], list[Json]] = {}
     for read in reads:
         if not read.whole:
-            generic = (read.call, *("*" if isinstance(step, int) else step for step in read.address))
-            column = found.setdefault(generic, [])
+            column = found.setdefault((read.call, generic(read.address)), [])
             if len(column) < MOST_ELSEWHERE:
                 column.append(at(trees[read.call], read.address))
     return [value for column in found.values() for value in column]
@@ -123,11 +122,10 @@ def _with(trees: Sequence[Json], reads: Sequence[Read], value: Json) -> list[Jso
 
 def _columns(reads: Sequence[Read]) -> list[list[Read]]:
     """Return what was read of the same column, where that is more than one value."""
-    found: dict[tuple[object, ...], list[Read]] = {}
+    found: dict[tuple[int, Address], list[Read]] = {}
     for read in reads:
         if not read.whole:
-            generic = (read.call, *("*" if isinstance(step, int) else step for step in read.address))
-            found.setdefault(generic, []).append(read)
+            found.setdefault((read.call, generic(read.address)), []).append(read)
     return [together for together in found.values() if len(together) > 1]
 
 
