@@ -22,6 +22,8 @@ COMMANDS = {
     "graph": ("firefly_proxy.graph_cli:graph", "Show which tool's output can feed which tool."),
     "synth": ("synth.cli:synth", "Make tasks with known answers from a recording."),
     "export": ("synth.export_cli:export", "Write tasks in the form that a trainer or an evaluator reads."),
+    "train": ("train.train_cli:train", "Train a model on tasks, in replay."),
+    "eval": ("train.eval_cli:eval_", "Let a model try tasks, and say how often it is right."),
     "misses": ("firefly_proxy.cli:misses", "List what replays missed."),
     "verify": ("firefly_proxy.cli:verify", "Ask the real servers again, and report what has changed."),
 }

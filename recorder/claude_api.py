@@ -177,7 +177,7 @@ class ClaudeApi:
         self._max_usd = max_usd
         self._spent_usd = 0.0
         self._lock = threading.Lock()
-        _check_url(base_url or os.environ.get("ANTHROPIC_BASE_URL") or None)
+        check_url(base_url or os.environ.get("ANTHROPIC_BASE_URL") or None)
         try:
             self._client = anthropic.Anthropic(
                 api_key=api_key or None,
@@ -187,12 +187,13 @@ class ClaudeApi:
                 middleware=[_wait_briefly],
             )
         except anthropic.AnthropicError as error:
-            raise FireflyError(f"no credentials for {model}: {_one_line(str(error))}") from error
+            raise FireflyError(f"no credentials for {model}: {one_line(str(error))}") from error
         key = self._client.api_key or self._client.auth_token
         if key is None and self._client.credentials is None:
             raise FireflyError(f"{KEY_VARIABLE} is not set, and {model} needs an API key")
-        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key):
-            raise FireflyError(f"the API key for {model} ({KEY_VARIABLE}) has characters that no key has")
+        if key is not None:
+            check_key(key, model, KEY_VARIABLE)
+        self._key = key
 
     @property
     def spent_usd(self) -> float:
@@ -212,6 +213,7 @@ class ClaudeApi:
         tools: Sequence[Json] = (),
         most_input_tokens: int | None = None,
         caching: bool = False,
+        temperature: float | None = None,
     ) -> Message:
         """Ask once, after a rate limit or a broken connection again.
 
@@ -221,6 +223,7 @@ class ClaudeApi:
             most_input_tokens: The most that the input can be, where the caller knows better than
                 `most_tokens` of it all.
             caching: Whether there are cache breakpoints, so that all input may be written to the cache.
+            temperature: For the models that take one; those since 2026 refuse it.
 
         Raises:
             BudgetError: the request might cost more than is left of `max_usd`.
@@ -243,6 +246,8 @@ class ClaudeApi:
                 # Empty ones are refused.
                 system=cast("str | list[TextBlockParam]", sendable(system)) or anthropic.omit,
                 tools=cast("list[ToolParam]", sendable(tools)) or anthropic.omit,
+                # The SDK has no name for it any more.
+                extra_body=None if temperature is None else {"temperature": temperature},
             )
             message = self._read(response.http_response.text)
             cost_usd = message.cost_usd
@@ -259,6 +264,9 @@ class ClaudeApi:
         finally:
             with self._lock:
                 self._spent_usd += (cost_usd or 0.0) - (most_usd or 0.0)
+
+    def close(self) -> None:
+        self._client.close()
 
     def _reserve(self, most_input_tokens: int, max_tokens: int, caching: bool) -> float | None:
         """Count the most that the request can cost as spent; `None` when no price is known."""
@@ -305,10 +313,10 @@ class ClaudeApi:
 
         if isinstance(error, anthropic.APIStatusError):
             words = " ".join(str(word) for word in (error.type, error.api_message) if word)
-            return f"HTTP {error.status_code} {_one_line(words)}".strip()
+            return f"HTTP {error.status_code} {one_line(without_key(words, self._key))}".strip()
         if isinstance(error, anthropic.APIConnectionError):
             return f"{self._client.base_url.host} cannot be reached ({type(error.__cause__).__name__})"
-        return _one_line(str(error))
+        return one_line(str(error))
 
 
 def most_tokens(
@@ -354,14 +362,21 @@ def _count(value: object) -> int:
 def _wait_briefly(request: anthropic.APIRequest, call_next: anthropic.CallNext) -> anthropic.APIResponse[Any]:
     """Stand between the SDK and each attempt, and call off a retry that would be late."""
     response = call_next(request)
-    for name, unit_s in (("retry-after", 1.0), ("retry-after-ms", 0.001)):
-        asked = response.headers.get(name)
-        if asked is not None and not (asked.isdecimal() and int(asked) * unit_s <= LONGEST_WAIT_S):
-            response.headers["x-should-retry"] = "false"
+    if asks_for_long_wait(response.headers):
+        response.headers["x-should-retry"] = "false"
     return response
 
 
-def _check_url(url: str | None) -> None:
+def asks_for_long_wait(headers: Mapping[str, str]) -> bool:
+    """Whether a response asks for a longer wait than `LONGEST_WAIT_S`, or for one that is not in seconds."""
+    asked = ((headers.get("retry-after"), 1.0), (headers.get("retry-after-ms"), 0.001))
+    return any(
+        wait is not None and not (wait.isdecimal() and int(wait) * unit_s <= LONGEST_WAIT_S)
+        for wait, unit_s in asked
+    )
+
+
+def check_url(url: str | None) -> None:
     if url is None:
         return
     try:
@@ -373,6 +388,16 @@ def _check_url(url: str | None) -> None:
     raise FireflyError(f"the address of the API must be like https://example.com, got {url!r}")
 
 
-def _one_line(text: str) -> str:
+def check_key(key: str, model: str, variable: str) -> None:
+    if not (key.isascii() and key.isprintable() and key.strip() == key):
+        raise FireflyError(f"the API key for {model} ({variable}) has characters that no key has")
+
+
+def without_key(text: str, key: str | None) -> str:
+    """Return an API's words without the key, which some servers repeat."""
+    return text.replace(key, "…") if key else text
+
+
+def one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= REASON_CHARACTERS else f"{line[:REASON_CHARACTERS]}…"

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from recorder.canonical import readable_json
 from recorder.exchange import Json, OtherResult, Record, RpcError, ToolCall, ToolRef, ToolResult
 from recorder.explore.outputs import text_of
-from replayer.replayer import Live, Replayer
-from replayer.session import LIVE, Answer, Outcome
+from replayer.replayer import Replayer
+from replayer.session import Answer, Outcome
 from synth.export.conversation import SYSTEM, Function, offered, user_text
 from synth.task import Task
 
@@ -64,16 +64,6 @@ def replayed(replayer: Replayer) -> World:
     return opened
 
 
-class _Real:
-    def __init__(self, servers: Live) -> None:
-        self._servers = servers
-
-    def call(self, call: ToolCall) -> Answered | None:
-        params = {"name": call.tool.name, "arguments": call.arguments}
-        outcome = self._servers.ask(call.tool.server, "tools/call", params)
-        return None if outcome is None else Answered(outcome, LIVE)
-
-
 class CallMade(Record):
     """A call of a rollout, and what kind of answer it got."""
 
@@ -102,7 +92,9 @@ class Environment:
     def __init__(self, task: Task, functions: Mapping[ToolRef, Function], caller: Caller) -> None:
         self.task = task
         self._caller = caller
-        self._refs = {functions[ref].name: ref for ref in offered(task)}
+        self.names = {ref: functions[ref].name for ref in offered(task)}
+        """Tool → what a model calls it."""
+        self._refs = {name: ref for ref, name in self.names.items()}
         self.tools: list[Json] = tools_of(task, functions)
         """In the form of the chat APIs, in an order that does not tell which are needed."""
         self.calls: list[CallMade] = []
@@ -144,7 +136,7 @@ class Environment:
             exchange=found.exchange,
         )
         self._note(made, found.outcome)
-        return _text(found.outcome)
+        return text_of_outcome(found.outcome)
 
     def _invalid(self, name: str, ref: ToolRef | None, why: str) -> str:
         self._note(CallMade(name=name, tool=ref, outcome="invalid"), None)
@@ -172,7 +164,7 @@ def final_text(messages: Sequence[Message]) -> str | None:
     return content if isinstance(content, str) else ""
 
 
-def _text(outcome: Outcome) -> str:
+def text_of_outcome(outcome: Outcome) -> str:
     match outcome:
         case ToolResult(result=result) | OtherResult(result=result):
             return text_of(result)

@@ -59,6 +59,8 @@ class Reply:
 class Policy(Protocol):
     name: str
     """As reports call it."""
+    batched: bool
+    """Its rollouts go in batches that are the same whenever they are played."""
 
     async def act(self, messages: Sequence[Message], tools: Sequence[Json], seat: Seat) -> Reply:
         """Return the next message of a conversation.

@@ -25,8 +25,8 @@ class Rollout(Record):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: str
-    reward: float
-    """1 for the right answer; whatever is less is not exported."""
+    reward: float | None
+    """1 for the right answer; whatever is less, or was not scored, is not exported."""
     messages: list[dict[str, Json]]
     """As the chat API of OpenAI writes them, with the final message; arguments may also be an object.
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any, Self
 
 from jsonschema import Draft202012Validator, SchemaError
@@ -75,6 +76,11 @@ def tool_use(
     return _message(content, model, stop_reason, usage, 0.0)
 
 
+def blocks(*content: Any, stop_reason: str = "end_turn", usage: Mapping[str, int] | None = None) -> Reply:
+    """A message of the assistant that is any blocks, be they ones that the API would not write."""
+    return _message(list(content), "claude-haiku-4-5-20251001", stop_reason, usage, 0.0)
+
+
 def _thought(thinking: str | None) -> list[Any]:
     return [{"type": "thinking", "thinking": thinking, "signature": "c2ln"}] if thinking is not None else []
 
@@ -116,9 +122,11 @@ class MessagesEndpoint:
     Args:
         script: Replies in order, or a function that makes one of a request, called in the thread of its
             connection. A request after the last reply is refused.
+        alternating: Turns of one role in a row are refused as well, which the API takes for one turn.
     """
 
-    def __init__(self, script: Iterable[Reply] | Script) -> None:
+    def __init__(self, script: Iterable[Reply] | Script, *, alternating: bool = False) -> None:
+        self._alternating = alternating
         self.received: list[Received] = []
         self.refused: list[Reply] = []
         """Replies to requests that the real API would not have taken, or that had none in the script."""
@@ -142,7 +150,7 @@ class MessagesEndpoint:
         self._server.server_close()
 
     def answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> Reply:
-        refusal = _refusal(path, headers, raw)
+        refusal = self.refusal(path, headers, raw)
         if refusal is not None:
             self.refused.append(refusal)
             return refusal
@@ -152,6 +160,16 @@ class MessagesEndpoint:
         if reply is NOTHING_LEFT:
             self.refused.append(reply)
         return reply
+
+
+    def refusal(self, path: str, headers: Mapping[str, str], raw: bytes) -> Reply | None:
+        """Return what the API says to a request that it does not take."""
+        refusal = _refusal(path, headers, raw)
+        if refusal is None and self._alternating:
+            roles = [turn["role"] for turn in json.loads(raw)["messages"]]
+            if any(role == before for before, role in pairwise(roles)):
+                return error(400, "invalid_request_error", "messages: roles must alternate")
+        return refusal
 
 
 def _in_order(replies: Iterator[Reply]) -> Script:

@@ -1,0 +1,116 @@
+"""A world to train a tiny model in: a shop, recorded from its real server, and tasks made of the recording.
+
+    python examples/training/world.py FOLDER
+
+FOLDER gets `shop.db`, the shop itself; `recording.db`, all that was asked of its server; and `tasks/`. After
+that only the recording is needed: policies are answered by a replay.
+
+Everything in the shop is called by two short words or syllables out of small sets, so that what a model learns to copy for
+training tasks it can copy for others. The articles of the test split are never asked about in training.
+"""
+
+import argparse
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import product
+from pathlib import Path
+
+import anyio
+from mcp import Client, StdioServerParameters
+from shop_server import FIELDS, KINDS
+
+HERE = Path(__file__).resolve().parent
+RECORD = [sys.executable, "-m", "firefly_proxy.cli", "record"]
+SYNTH = [sys.executable, "-m", "firefly_proxy.main", "synth"]
+SESSIONS = 2
+"""Of each tool a call has to be answered alike in two sessions before a task rests on it."""
+TASKS = 600
+
+ADJECTIVES = "brave calm dizzy eager fancy gentle happy jolly kind lucky merry noble".split()
+ANIMALS = "ant bear crow deer eel fox goat hare ibis jay koala lynx".split()
+SYLLABLES = "ba co du fe gi ho ju ka li mo nu pe".split()
+NUMBERS = range(21, 33)
+WORDS = {
+    "maker": "abbot brandt castle dorn ekman fisher gray hunt irwin jones kemp lang".split(),
+    "color": "amber blue coral drab ebony fawn green hazel ivory jade khaki lilac".split(),
+    "origin": "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima".split(),
+    "shelf": "attic barn cellar den entry foyer garage hall inlet jetty keep loft".split(),
+    "style": "art baroque cubist deco empire folk gothic hip iron jazz kitsch liberty".split(),
+    "owner": "anna bruno carla david elena felix gina henry irene jacob karen louis".split(),
+}
+
+
+def make_shop(path: Path, seed: int) -> None:
+    """Write the shop's file: as many articles as there are names, each with an id and values by chance."""
+    rng = random.Random(seed)
+
+    def shuffled(first: Iterable[str], second: Iterable[object], form: str) -> list[str]:
+        made = [form.format(*pair) for pair in product(first, second)]
+        rng.shuffle(made)
+        return made
+
+    ids = shuffled(SYLLABLES, NUMBERS, "{}{}")
+    names = shuffled(ADJECTIVES, ANIMALS, "{} {}")
+    kinds = [KINDS[number % len(KINDS)] for number in range(len(ids))]
+    values = [shuffled(WORDS[field], NUMBERS, "{} {}") for field in FIELDS]
+    columns = ("id", "kind", "name", *FIELDS)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"CREATE TABLE article ({', '.join(columns)})")
+        marks = ", ".join("?" * len(columns))
+        rows = zip(ids, kinds, names, *values, strict=True)
+        connection.executemany(f"INSERT INTO article VALUES ({marks})", rows)
+
+
+def every_call(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield all calls about what is in the shop: also those that a policy makes only where it errs."""
+    with closing(sqlite3.connect(path)) as connection:
+        articles = connection.execute("SELECT id, name FROM article ORDER BY id").fetchall()
+    for article, name in articles:
+        yield from ((f"find_{kind}", {"name": name}) for kind in KINDS)
+        yield from ((f"get_{field}", {"id": article}) for field in FIELDS)
+
+
+async def record(shop: Path, recording: Path, calls: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """Ask the shop's server, through the recorder."""
+    server = [sys.executable, str(HERE / "shop_server.py"), str(shop)]
+    proxy = [*RECORD, "--db", str(recording), "--name", "shop", "--", *server]
+    async with Client(StdioServerParameters(command=proxy[0], args=proxy[1:])) as client:
+        await client.list_tools()
+        for tool, arguments in calls:
+            await client.call_tool(tool, arguments)
+
+
+def make_world(folder: Path, seed: int) -> None:
+    """Make the shop, the recording and the tasks in a folder that is new or of an earlier world.
+
+    Raises:
+        CalledProcessError: no tasks could be made.
+    """
+    shop, recording, tasks = folder / "shop.db", folder / "recording.db", folder / "tasks"
+    for path in folder.glob("*.db*"):
+        path.unlink()
+    shutil.rmtree(tasks, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    make_shop(shop, seed)
+    calls = list(every_call(shop))
+    for _ in range(SESSIONS):
+        anyio.run(record, shop, recording, calls)
+    command = [*SYNTH, "--db", str(recording), "--out", str(tasks), "--count", str(TASKS), "--seed", str(seed)]
+    subprocess.run(command, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="made, if need be; an earlier world in it is replaced")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    make_world(options.folder, options.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""GRPO in replay: thin over TRL's GRPOTrainer, with recorded tools and the reward that evaluation uses."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+from trl import GRPOConfig
+
+from recorder.errors import FireflyError
+from train.chat import Chat, load_tokenizer
+from train.environment import Message, World, prompt_of
+from train.local_policy import LocalPolicy
+from train.models import check_size
+from train.policy import Policy
+from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
+from train.reward import RewardKind, Score, score
+from train.rollout import Limits
+from train.samples import SampleLog
+from train.suite import Suite
+from train.training import (
+    MODEL,
+    Every,
+    RunLog,
+    arguments,
+    is_main,
+    last_checkpoint,
+    lora_config,
+    processes,
+    step_of,
+)
+
+GROUP, PROMPTS = 8, 16
+"""Rollouts of a task that are compared with each other, and tasks in a step (published recipes for 4B: 8
+and 4 to 32)."""
+
+TrainingReward = Literal["binary", "tier-aware", "permuted"]
+"""`permuted` is a control: rewards are shuffled among a batch's rollouts, so that nothing can be learned."""
+
+HeldOut = Callable[[Policy, int], Mapping[str, float]]
+"""Evaluates a policy after some step, and returns what is to be logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoSettings:
+    model: str
+    limits: Limits = field(default_factory=Limits)
+    reward: TrainingReward = "binary"
+    min_trust_in_loss: float = 0.0
+    """See `RecordedToolsTrainer`."""
+    lora: bool = False
+    seed: int = 0
+    steps: int = 300
+    eval_every: int = 0
+    """Steps between evaluations on held-out tasks; 0: only after the last."""
+
+
+class Verified:
+    """The reward function: scores each rollout by its last message, and logs the parts.
+
+    A bug in it raises, and so stops training.
+    """
+
+    __name__ = "verified"
+
+    def __init__(self, suite: Suite, limits: Limits, kind: TrainingReward, seed: int) -> None:
+        self._suite, self._limits, self._kind, self._seed = suite, limits, kind, seed
+        self.last: list[tuple[str, list[Message], Score, float | None]] = []
+        """Of the last batch: task, messages after the prompt, score and the reward that was given."""
+
+    def __call__(
+        self,
+        completions: Sequence[list[Message]],
+        environments: Sequence[TrlEnvironment],
+        task_id: Sequence[str],
+        trainer_state: Any,
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float | None]:
+        kind: RewardKind = "tier-aware" if self._kind == "tier-aware" else "binary"
+        scores = [
+            score(
+                self._suite.by_id[task],
+                completion,
+                environment_of(environment).calls,
+                miss=self._limits.miss,
+                kind=kind,
+            )
+            for task, completion, environment in zip(task_id, completions, environments, strict=True)
+        ]
+        rewards = [each.reward for each in scores]
+        if self._kind == "permuted":
+            random.Random(f"{self._seed}/{trainer_state.global_step}").shuffle(rewards)
+        self.last = list(zip(task_id, completions, scores, rewards, strict=True))
+        for name, value in _parts(scores, environments).items():
+            log_metric(name, value)
+        return rewards
+
+
+def _parts(scores: Sequence[Score], environments: Sequence[TrlEnvironment]) -> dict[str, float]:
+    """Return what the rewards of a batch are made of. The same names each time, as processes are averaged."""
+    fields = [right for each in scores for right in each.fields.values()]
+    played = list(map(environment_of, environments))
+    calls = [call for environment in played for call in environment.calls]
+    made = Counter(call.outcome for call in calls)
+    tiers = Counter(call.tier for call in calls)
+    of_calls = max(1, len(calls))
+    return {
+        "rollouts/right": sum(each.right for each in scores) / len(scores),
+        "rollouts/missed": sum(environment.missed for environment in played) / len(scores),
+        "rollouts/fields_right": sum(fields) / max(1, len(fields)),
+        "rollouts/trust": sum(each.trust for each in scores) / len(scores),
+        "rollouts/calls": len(calls) / len(scores),
+        "calls/valid": 1 - made["invalid"] / of_calls,
+        "calls/error": made["error"] / of_calls,
+        "calls/missed": made["miss"] / of_calls,
+        "calls/exact": tiers["exact"] / of_calls,
+    }
+
+
+def train_grpo(
+    suite: Suite,
+    world: World,
+    settings: GrpoSettings,
+    folder: Path,
+    config: Mapping[str, Any],
+    held_out: HeldOut | None = None,
+) -> dict[str, Any]:
+    """Train on the suite's tasks, going on from the folder's last checkpoint, and return what came of it.
+
+    The model, or the adapter, is in `folder/model`.
+
+    Args:
+        config: GRPOConfig's own names, over our defaults.
+        held_out: Called with the model as it is; not where it is sharded over processes.
+
+    Raises:
+        FireflyError: a model or settings that cannot be used.
+    """
+    check_size(settings.model)
+    tokenizer = load_tokenizer(settings.model)
+    started = last_checkpoint(folder)
+    log = RunLog(folder, step_of(started))
+    made = arguments(GRPOConfig, folder, _defaults(settings), config)
+    _check_saving(made)
+    reward = Verified(suite, settings.limits, settings.reward, settings.seed)
+    trainer = RecordedToolsTrainer(
+        suite=suite,
+        world=world,
+        min_trust_in_loss=settings.min_trust_in_loss,
+        model=settings.model,
+        reward_funcs=reward,
+        args=made,
+        train_dataset=_rows(suite),
+        processing_class=tokenizer,
+        callbacks=[log],
+        peft_config=lora_config(settings.model) if settings.lora else None,
+    )
+    trainer.add_callback(SampleLog(folder, suite, reward))
+    if held_out is not None and is_main():
+        policy_name = settings.model
+
+        def look(step: int) -> None:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            policy = LocalPolicy(model, Chat(tokenizer), name=policy_name, temperature=made.temperature)
+            log.write(step, held_out(policy, step))
+
+        trainer.add_callback(Every(settings.eval_every, look))
+    trainer.train(resume_from_checkpoint=str(started) if started else None)
+    trainer.save_model(str(folder / MODEL))
+    if is_main():
+        tokenizer.save_pretrained(str(folder / MODEL))
+    return {"steps": trainer.state.global_step, "tokens": trainer.state.num_input_tokens_seen}
+
+
+def _rows(suite: Suite) -> Dataset:
+    return Dataset.from_list(
+        [
+            {"prompt": prompt_of(task), "task_id": task.task_id, "environment": tool_set(task)}
+            for task in suite.tasks
+        ]
+    )
+
+
+def _defaults(settings: GrpoSettings) -> dict[str, Any]:
+    return {
+        # One long conversation at a time; the rest of a step is accumulated.
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": max(1, GROUP * PROMPTS // processes()),
+        "num_generations": GROUP,
+        "learning_rate": 1e-5 if settings.lora else 1e-6,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 10,
+        "beta": 0.0,
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "loss_type": "dapo",
+        "temperature": 1.0,
+        "max_completion_length": settings.limits.tokens,
+        "max_tool_calling_iterations": settings.limits.turns,
+        "max_steps": settings.steps,
+        "save_steps": 25,
+        "seed": settings.seed,
+        # An adapter is trained beside weights that do not change: half the memory, and nothing lost.
+        **({"model_init_kwargs": {"dtype": "bfloat16"}} if settings.lora and _on_gpu() else {}),
+    }
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check_saving(made: GRPOConfig) -> None:
+    """Refuse settings whose checkpoints would fall between two generations, as those are not kept.
+
+    Raises:
+        FireflyError: they would.
+    """
+    every = made.steps_per_generation * made.num_iterations
+    steps = -(-every // made.gradient_accumulation_steps)
+    if every % made.gradient_accumulation_steps or made.save_steps % steps:
+        raise FireflyError(
+            f"save_steps is {made.save_steps:g}, and rollouts are made every {every} micro-steps: it must be"
+            f" a multiple of {steps} steps, or a resumed run would not be the run that was interrupted"
+        )

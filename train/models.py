@@ -1,0 +1,88 @@
+"""A model's weights: found, small enough for this machine, and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from recorder.errors import FireflyError
+
+MOST_WITHOUT_GPU = 1_000_000_000
+"""Parameters of a model that runs without a GPU: a token of a larger one takes seconds there."""
+
+
+def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
+    """Return a model for evaluation: on the GPU in the type that it is stored in, else in float32.
+
+    A folder with a LoRA adapter gives its base model with the adapter merged in.
+
+    Raises:
+        FireflyError: there is no such model, or it is large and there is no GPU.
+    """
+    base = base_of(model)
+    check_size(base, allow_cpu=allow_cpu)
+    on_gpu = torch.cuda.is_available()
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(base, dtype="auto" if on_gpu else torch.float32)
+        if base != model:
+            from peft import PeftModel
+
+            loaded = PeftModel.from_pretrained(loaded, model).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise _absent(model, error) from error
+    whole: Any = loaded
+    found: PreTrainedModel = whole.to("cuda" if on_gpu else "cpu").eval()
+    return found
+
+
+def base_of(model: str) -> str:
+    """Return the model that an adapter is for, or the model itself."""
+    adapter = Path(model) / "adapter_config.json"
+    if not adapter.is_file():
+        return model
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise FireflyError(f"{adapter} does not name the model that the adapter is for")
+    return base
+
+
+def check_size(model: str, *, allow_cpu: bool = False) -> None:
+    """Make sure that this machine can run a model, before its weights are fetched.
+
+    Raises:
+        FireflyError: there is no such model, or it is large and there is no GPU.
+    """
+    size = parameters(model)
+    if size > MOST_WITHOUT_GPU and not allow_cpu and not torch.cuda.is_available():
+        raise FireflyError(
+            f"{model} has {size / 1e9:.1f} billion parameters, and this machine has no GPU that torch"
+            f" {torch.__version__} can use: take a GPU, or a model below {MOST_WITHOUT_GPU / 1e9:.0f} billion"
+        )
+
+
+def parameters(model: str) -> int:
+    """Return how many parameters a model has, by its configuration alone.
+
+    Raises:
+        FireflyError: there is no such model.
+    """
+    make: Any = AutoModelForCausalLM
+    try:
+        config = AutoConfig.from_pretrained(model)
+        with torch.device("meta"):
+            empty = make.from_config(config)
+    except (OSError, ValueError) as error:
+        raise _absent(model, error) from error
+    return sum(weight.numel() for weight in empty.parameters())
+
+
+def _absent(model: str, error: Exception) -> FireflyError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    where = "a folder with a checkpoint" if Path(model).exists() or model.startswith((".", "/")) else "it"
+    return FireflyError(
+        f"no model {model}: {where} cannot be loaded ({first:.200}); name a folder, or a model of the Hub"
+    )
