@@ -37,7 +37,12 @@ def make(
             raise FireflyError(f"--policy {kind} has no model; --model goes with local, {' and '.join(API)}")
         from train.baselines import DoNothing, Oracle, Random
 
-        return {"oracle": Oracle, "do-nothing": DoNothing, "random": Random}[kind]()
+        baselines: dict[str, type[Oracle | DoNothing | Random]] = {
+            "oracle": Oracle,
+            "do-nothing": DoNothing,
+            "random": Random,
+        }
+        return baselines[kind]()
     if model is None:
         raise FireflyError(f"--policy {kind} needs --model")
     if kind == "local":

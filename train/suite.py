@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ def open_suite(
     folder: Path,
     db: Path,
     *,
-    splits: Collection[Split] = (),
+    splits: Sequence[Split] = (),
     min_trust: float | None = None,
     journalled: bool = False,
 ) -> Suite:

@@ -92,8 +92,8 @@ def sft(
 ) -> None:
     """Learn from demonstrations: the tasks' reference calls, verified rollouts, or an explorer's sessions.
 
-    The loss is on what the assistant says. DIR gets the model, checkpoints, metrics.jsonl, learning curves and
-    a card.
+    The loss is on what the assistant says. DIR gets the model, checkpoints, metrics.jsonl, learning curves
+    and a card.
 
     \b
     firefly train sft --tasks tasks/ --db world.db --model Qwen/Qwen3-4B-Instruct-2507 --lora --out sft/
@@ -103,7 +103,7 @@ def sft(
     from train import demonstrations
     from train.sft import SftSettings, train_sft
 
-    rows = []
+    rows: list[demonstrations.Row] = []
     if demos is None:
         rows += demonstrations.references(suite)
     elif demonstrations.is_recording(demos):
@@ -203,8 +203,8 @@ def grpo(
 ) -> None:
     """Learn by trying the training tasks against the recording, with GRPO; no network, no servers.
 
-    A rollout that met a miss leaves its group. DIR gets the model, checkpoints, metrics.jsonl, learning curves,
-    sampled rollouts and a card. --config takes all else that TRL's GRPOConfig has, such as use_vllm.
+    A rollout that met a miss leaves its group. DIR gets the model, checkpoints, metrics.jsonl, learning
+    curves, sampled rollouts and a card. --config takes all else that TRL's GRPOConfig has, such as use_vllm.
 
     \b
     firefly train grpo --tasks tasks/ --db world.db --model sft/model --lora --out grpo/
@@ -297,7 +297,7 @@ def _begin(out: Path, stated: Mapping[str, Any], resume: bool) -> None:
 def _held_out(
     tasks: Path, db: Path, min_trust: float | None, limits: Limits, samples: int, seed: int, out: Path
 ) -> HeldOut | None:
-    """Return what evaluates on the test splits, as `firefly eval` does; `None` where there is no test task."""
+    """Return what evaluates on the test splits, as `firefly eval` does; `None` where they have no task."""
     from recorder.errors import FireflyError
     from train.held_out import evaluation
     from train.suite import open_suite
