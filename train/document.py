@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 from firefly_proxy.tables import cell, table
 from recorder.canonical import encodable
@@ -301,7 +302,12 @@ def print_blocks(blocks: Iterable[Heading | Text | Table], out: Console) -> None
             case Heading(text=text) | Text(text=text):
                 out.print(cell(clean(text)), soft_wrap=True)
             case Table():
-                rows = table(*block.columns, right=block.right, folding=block.code)
+                # rich reads mark-up in the names of columns.
+                names, right, folding = (
+                    [escape(clean(name)) for name in columns]
+                    for columns in (block.columns, block.right, block.code)
+                )
+                rows = table(*names, right=right, folding=folding)
                 for row in block.rows:
                     rows.add_row(*(cell(clean(text)) for text in row))
                 out.print(rows)

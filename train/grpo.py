@@ -16,7 +16,7 @@ from recorder.errors import FireflyError
 from train.chat import Chat, load_tokenizer
 from train.environment import Message, World, prompt_of
 from train.local_policy import LocalPolicy
-from train.models import check_size
+from train.models import check_size, no_bars
 from train.policy import Policy
 from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
 from train.reward import RewardKind, Score, score
@@ -32,6 +32,7 @@ from train.training import (
     last_checkpoint,
     lora_config,
     processes,
+    quiet,
     step_of,
 )
 
@@ -142,6 +143,7 @@ def train_grpo(
     Raises:
         FireflyError: a model or settings that cannot be used.
     """
+    no_bars()
     check_size(settings.model)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
@@ -171,6 +173,7 @@ def train_grpo(
             log.write(step, held_out(policy, step))
 
         trainer.add_callback(Every(settings.eval_every, look))
+    quiet(trainer)
     trainer.train(resume_from_checkpoint=str(started) if started else None)
     trainer.save_model(str(folder / MODEL))
     if is_main():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from recorder.errors import FireflyError
 
@@ -26,6 +27,7 @@ def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
     base = base_of(model)
     check_size(base, allow_cpu=allow_cpu)
     on_gpu = torch.cuda.is_available()
+    no_bars()
     try:
         loaded = AutoModelForCausalLM.from_pretrained(base, dtype="auto" if on_gpu else torch.float32)
         if base != model:
@@ -37,6 +39,12 @@ def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
     whole: Any = loaded
     found: PreTrainedModel = whole.to("cuda" if on_gpu else "cpu").eval()
     return found
+
+
+def no_bars() -> None:
+    """Keep transformers from drawing progress bars."""
+    logs: Any = logging
+    logs.disable_progress_bar()
 
 
 def base_of(model: str) -> str:

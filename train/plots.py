@@ -153,17 +153,18 @@ def _distances(
 
 CURVES = {
     "reward": "Reward",
-    "success": "Success",
-    "heldout_success": "Success on held-out tasks",
-    "miss_rate": "Miss rate",
-    "completion_length": "Completion length, tokens",
+    "held_out/pass@1": "pass@1 on held-out tasks",
+    "rollouts/right": "Right rollouts",
+    "rollouts/missed": "Rollouts that met a miss",
+    "completions/mean_length": "Completion length, tokens",
     "entropy": "Entropy, nats",
     "kl": "KL from the reference",
     "grad_norm": "Gradient norm",
     "loss": "Loss",
     "learning_rate": "Learning rate",
 }
-"""Metric → its title, in the order that they are drawn in; others follow under their own names."""
+"""Metric → its title, in the order that they are drawn in; others follow under their own names, if they ever
+change."""
 
 NOT_DRAWN = frozenset({"step", "epoch"})
 
@@ -172,7 +173,7 @@ SMOOTHED_FROM = 12
 
 
 def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> list[Path]:
-    """Draw every metric over training steps, the raw values and a smoothed line, as PNG and as SVG.
+    """Draw metrics over training steps, the raw values and a smoothed line, as PNG and as SVG.
 
     `NAME_low` with `NAME_high` is the interval of `NAME`, and is drawn with it.
 
@@ -192,7 +193,8 @@ def learning_curves(rows: Sequence[Mapping[str, float]], path: Path) -> list[Pat
         if {f"{name}_low", f"{name}_high"} <= curves.keys()
     }  # fmt: skip
     names = [name for name in CURVES if name in curves]
-    names += sorted(curves.keys() - CURVES.keys() - bounds - NOT_DRAWN)
+    others = curves.keys() - CURVES.keys() - bounds - NOT_DRAWN
+    names += sorted(name for name in others if len(set(curves[name].values())) > 1)
     files = [path.with_suffix(".png"), path.with_suffix(".svg")]
     with _style():
         from matplotlib.figure import Figure

@@ -118,8 +118,9 @@ def _blocks(
     yield Heading("Success")
     yield Text(
         "pass@k is the chance that at least one of k tries is right, pass^k that all of them are; both are"
-        " means over tasks. Intervals are of 95 %, by bootstrap over tasks. Rollouts that are not scored"
-        " count in none, and a task with fewer than k scored rollouts is left out of its row."
+        " means over tasks. Intervals are of 95 %, by bootstrap over tasks; over few tasks they are too"
+        " narrow. Rollouts that are not scored count in none, and a task with fewer than k scored rollouts is"
+        " left out of its row."
     )
     yield from _those(plots, "pass_at_k", "stops")
     yield _pass_table(summary)
@@ -194,9 +195,17 @@ def _headline(summary: Summary) -> Iterator[tuple[str, str, str]]:
     untried = f"; {summary.untried:,} more not tried" if summary.untried else ""
     yield "tasks", f"{summary.tasks:,}", f"{summary.samples} rollouts each at most{untried}"
     yield "scored", f"{counts.scored:,}", f"of {counts.rollouts:,} rollouts"
-    yield "met a miss", percent(_of(counts.missed, counts.rollouts)), f"{counts.missed:,} rollouts"
+    yield (
+        "met a miss",
+        percent(_of(counts.missed, counts.rollouts)),
+        f"{counts.missed:,} of {counts.rollouts:,} rollouts",
+    )
     if counts.failed:
-        yield "failed", percent(_of(counts.failed, counts.rollouts)), f"{counts.failed:,} rollouts"
+        yield (
+            "failed",
+            percent(_of(counts.failed, counts.rollouts)),
+            f"{counts.failed:,} of {counts.rollouts:,} rollouts",
+        )
 
 
 def _of(part: int, whole: int) -> float | None:

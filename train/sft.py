@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from trl import SFTConfig, SFTTrainer
 
 from recorder.errors import FireflyError
 from train.chat import load_tokenizer
 from train.demonstrations import Row
-from train.models import check_size
+from train.models import check_size, no_bars
 from train.training import (
     MODEL,
     RunLog,
@@ -22,6 +22,7 @@ from train.training import (
     last_checkpoint,
     lora_config,
     processes,
+    quiet,
     step_of,
 )
 
@@ -61,6 +62,8 @@ def train_sft(
     """
     if not rows:
         raise FireflyError("there is no demonstration to learn from")
+    no_bars()
+    disable_progress_bars()
     check_size(settings.model)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
@@ -90,6 +93,7 @@ def train_sft(
         callbacks=[log],
         peft_config=lora_config(settings.model) if settings.lora else None,
     )
+    quiet(trainer)
     trainer.train(resume_from_checkpoint=str(started) if started else None)
     trainer.save_model(str(folder / MODEL))
     if is_main():

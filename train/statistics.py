@@ -71,7 +71,8 @@ def pass_hat_k(tally: Tally, k: int) -> float:
     Raises:
         ValueError: as for `pass_at_k`.
     """
-    return math.comb(tally.right, k) / _ways(tally, k)
+    all_ways = _ways(tally, k)
+    return math.comb(tally.right, k) / all_ways
 
 
 def _ways(tally: Tally, k: int) -> int:
@@ -112,7 +113,8 @@ def bootstrap_interval(
     """Return the 95 % percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
 
     Whole tasks are drawn, all their tries with them: the bootstrap over clusters of Field and Welsh (2007).
-    It is a little narrow for few tasks, and has no width where all values are equal.
+    For few tasks it is too narrow: with 10 it holds the truth about 9 times in 10. It has no width where all
+    values are equal.
 
     Args:
         values: One a task.
@@ -238,7 +240,9 @@ def sign_test(better: int, worse: int) -> float:
     in both runs say nothing.
     """
     trials = better + worse
-    tail = sum(math.comb(trials, few) for few in range(min(better, worse) + 1))
+    tail, ways = 0, 1
+    for few in range(min(better, worse) + 1):
+        tail, ways = tail + ways, ways * (trials - few) // (few + 1)
     return min(1.0, 2 * tail / (1 << trials))
 
 

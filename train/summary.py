@@ -9,6 +9,7 @@ from itertools import chain
 from random import Random
 from typing import get_args
 
+from recorder.canonical import encodable
 from recorder.errors import FireflyError
 from recorder.exchange import Record
 from synth.task import Task
@@ -212,7 +213,7 @@ def _with_misses(tried: Sequence[Rollout]) -> Tally:
 
 def _rng(seed: int, *what: object) -> Random:
     """Return a random source of one estimate's own, so that another k or group changes no other interval."""
-    return Random(f"{seed}/{'/'.join(map(str, what))}")
+    return Random(encodable(f"{seed}/{'/'.join(map(str, what))}"))
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -8,12 +8,13 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recorder.errors import FireflyError
 
@@ -22,6 +23,9 @@ METRICS, COMPLETE = "metrics.jsonl", "firefly-complete"
 
 MODEL = "model"
 """The folder of the trained model, or adapter."""
+
+TOLD = ("loss", "reward", "rollouts/right", "rollouts/missed", "tools/call_frequency", "entropy", "step_time")
+"""Metrics that are told while training goes on."""
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -113,6 +117,11 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
 
 
+def quiet(trainer: Any) -> None:
+    """Keep standard output for what the command prints."""
+    trainer.remove_callback(PrinterCallback)
+
+
 class RunLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Writes metrics as JSON lines, and marks checkpoints that are whole.
 
@@ -122,17 +131,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS
-        self._losses: list[float] = []
         rows = [row for row in read_metrics(folder) if row["step"] <= step]
         if is_main():
             _write_rows(self._path, rows)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        kept = {
-            name: value
-            for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        }
+        kept = {name: value for name, value in values.items() if _is_number(value)}
         if kept and is_main():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **kept}) + "\n")
@@ -145,6 +149,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
+        if is_main():
+            values = logs or {}
+            told = "  ".join(f"{name} {values[name]:.3g}" for name in TOLD if _is_number(values.get(name)))
+            sys.stderr.write(f"step {state.global_step} of {state.max_steps}  {told}\n")
         self.write(
             state.global_step, {name: value for name, value in (logs or {}).items() if name != "epoch"}
         )
@@ -163,6 +171,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         return []
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

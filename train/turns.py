@@ -30,6 +30,9 @@ _NO_ROOM = re.compile(
 """How APIs say that a conversation does not fit into the model's context: OpenAI's and Anthropic's, vLLM,
 SGLang, llama.cpp."""
 
+_NO_MONEY = re.compile(r"insufficient_quota|credit balance", re.IGNORECASE)
+"""How they say that an account is empty, with the statuses of a busy server or a wrong request."""
+
 
 class NoRoom(Exception):
     """The conversation, with the message that is asked for, does not fit into the model's context."""
@@ -64,6 +67,8 @@ class Refused(Exception):
                 of this rollout. Else every rollout would fail alike, and the run ends.
         """
         status = self.status
+        if _NO_MONEY.search(self.line):
+            return FireflyError(self.line)
         transient = status is None or status in (408, 409, 429) or status >= 500
         if transient or (answered and self.is_for_form):
             return PolicyFailed(self.line)

@@ -23,7 +23,9 @@ import weakref
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, get_args
+
+from pydantic import PrivateAttr
 
 try:
     from verl.tools.base_tool import BaseTool
@@ -78,8 +80,8 @@ class FireflyReplayTool(BaseTool):  # type: ignore[misc, unused-ignore]
             off there, and refuses properties without a type.
 
     Raises:
-        NotLearned, RecordingError: there is no recording to answer from. Said here, as verl would turn it into
-            a text for the model later.
+        NotLearned, RecordingError: there is no recording to answer from. Said here, as verl would later turn
+            it into a text for the model.
     """
 
     def __init__(self, config: dict[str, Any], tool_schema: OpenAIFunctionToolSchema | None) -> None:
@@ -161,6 +163,8 @@ def _tell(agent_data: AgentData, **seen: Any) -> None:
 class WholeSchema(OpenAIFunctionToolSchema):  # type: ignore[misc, unused-ignore]
     """A tool's schema that a model is shown as it was recorded."""
 
+    _recorded: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     @staticmethod
     def of(tool: dict[str, Any]) -> WholeSchema:
         function, parameters = tool["function"], tool["function"]["parameters"]
@@ -182,11 +186,11 @@ class WholeSchema(OpenAIFunctionToolSchema):  # type: ignore[misc, unused-ignore
                 ),
             ),
         )
-        object.__setattr__(made, "_recorded", tool)
+        made._recorded = tool
         return made
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        return cast(dict[str, Any], object.__getattribute__(self, "_recorded"))
+        return self._recorded
 
 
 # --- reward -------------------------------------------------------------------------------------------------
@@ -256,8 +260,8 @@ def final_message(solution: str, num_turns: int | None) -> str | None:
 
     Args:
         solution: The model's messages and the tools' results, in turn.
-        num_turns: As verl counts: the prompt, the model's messages, and the turns with results. A message with
-            text as if a result stood in it is not taken apart then.
+        num_turns: As verl counts: the prompt, the model's messages, and the turns with results. With it, a
+            message that only looks as if a result stood in it is not taken apart.
 
     Raises:
         VerlError: the results of tools are not to be seen in it.
@@ -266,8 +270,8 @@ def final_message(solution: str, num_turns: int | None) -> str | None:
     if num_turns is not None and len(messages) != num_turns // 2:
         if len(messages) < num_turns // 2:
             raise VerlError(
-                "the chat template does not write the results of tools as <tool_response>, as those of Qwen and"
-                " Hermes do (multi_turn.format=hermes): the final message cannot be found"
+                "the chat template does not write the results of tools as <tool_response>, as those of Qwen"
+                " and Hermes do (multi_turn.format=hermes): the final message cannot be found"
             )
         return None
     last = messages[-1]

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import trl
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from train.environment import tools_of
@@ -29,6 +29,9 @@ TEMPLATE = Path(trl.__file__).parent / "chat_templates" / "qwen3_instruct_2507.j
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 """Tokens of their own in the real vocabulary, too."""
+PARTS = r"""(?:[{}"\[\], ]*"\w+": )+"?|: `| ?[\p{L}_]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"""
+"""What a token may be a part of: the keys of a JSON text up to the next value, or one word, number or sign. So a word is
+the same token wherever it stands, and what stands before it is one as well: that is what copying hangs on."""
 VOCABULARY = 1024
 """Tokens of the byte-pair encoding, at most."""
 LEARNED_FROM = 2000
@@ -59,8 +62,12 @@ def tiny_tokenizer(found: Sequence[Conversation]) -> PreTrainedTokenizerFast:
     constants = sorted(set(_constants(bare, found)))
     between = re.compile("|".join(map(re.escape, [*SPECIAL, *TAGS, *constants])))
     spelled = Tokenizer(models.BPE())
-    # Splits words from digits and signs, so that a word is the same token wherever it stands.
-    spelled.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spelled.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PARTS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     spelled.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,

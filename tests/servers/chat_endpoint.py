@@ -92,7 +92,16 @@ class ChatEndpoint(MessagesEndpoint):
         return None
 
 
-_KNOWN = {"model", "messages", "tools", "max_tokens", "max_completion_tokens", "temperature", "seed", "stream"}
+_KNOWN = {
+    "model",
+    "messages",
+    "tools",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "seed",
+    "stream",
+}
 
 
 def _check_body(body: Any) -> None:
@@ -138,7 +147,7 @@ def _check_tools(tools: list[Any]) -> None:
 
 
 def _check_messages(messages: list[Any]) -> None:
-    """Check each message, and that calls are answered at once, each and once, before anything else is said."""
+    """Check each message, and that calls are answered at once, each and once, before all else."""
     asked: list[str] = []
     ids: set[str] = set()
     for number, message in enumerate(messages):
@@ -146,24 +155,23 @@ def _check_messages(messages: list[Any]) -> None:
         match message:
             case {"role": "tool", "content": str(), "tool_call_id": str(identifier), **rest} if not rest:
                 if identifier not in asked:
-                    raise Refused(
-                        f"{at}: messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
-                    )
+                    words = "must be a response to a preceding message with 'tool_calls'"
+                    raise Refused(f"{at}: messages with role 'tool' {words}")
                 asked.remove(identifier)
                 continue
             case {"role": "system" | "user", "content": str(), **rest} if not rest:
-                calls = []
-            case {"role": "assistant", **said}:
-                if not isinstance(said.get("content"), str) and not said.get("tool_calls"):
+                calls: list[Any] = []
+            case {"role": "assistant"}:
+                if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
                     raise Refused(f"Invalid value for 'content' of {at}: expected a string, got null.")
-                calls = said.get("tool_calls", [])
-                if "tool_calls" in said and not calls:
+                calls = message.get("tool_calls", [])
+                if "tool_calls" in message and not calls:
                     raise Refused(f"Invalid '{at}.tool_calls': empty array.")
             case _:
                 raise Refused(f"Invalid value for {at}: {message}")
         if asked:
-            words = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
-            raise Refused(f"{words} 'tool_call_id'. These did not have response messages: {asked}")
+            words = "An assistant message with 'tool_calls' must be followed by tool messages"
+            raise Refused(f"{words} for each id. These did not have response messages: {asked}")
         for place, call in enumerate(calls):
             asked.append(_check_call(f"{at}.tool_calls[{place}]", call))
         if len(ids | set(asked)) < len(ids) + len(asked):

@@ -161,7 +161,6 @@ class MessagesEndpoint:
             self.refused.append(reply)
         return reply
 
-
     def refusal(self, path: str, headers: Mapping[str, str], raw: bytes) -> Reply | None:
         """Return what the API says to a request that it does not take."""
         refusal = _refusal(path, headers, raw)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from synth.answers import is_right
-from synth.export.dataset import export
+from synth.export.dataset import Dataset, export
 from synth.task import Task
 from synth.world import World
 from tests.synth.export_sample import CALLS, record, tasks_of
@@ -229,9 +230,17 @@ def test_verl_rows_have_its_fields(
         },
     }
     assert [message["role"] for message in town["prompt"]] == ["system", "user"]
-    schemas = json.loads((out / "tools.json").read_text())
-    found = {each["tool_schema"]["function"]["name"]: (each["server"], each["name"]) for each in schemas}
-    assert found == names
+    config = yaml.safe_load((out / "tool_config.yaml").read_text(encoding="utf-8"))
+    assert config["recording"] == {"db": str(tmp_path / "world.db")}
+    schemas = [json.loads(tool["config"].pop("tool_schema")) for tool in config["tools"]]
+    assert schemas == [function.as_tool() for function in Dataset(world, tasks).functions.values()]
+    assert {schema["function"]["name"] for schema in schemas} == set(names)
+    assert config["tools"] == [
+        {
+            "class_name": "train.verl_tool.FireflyReplayTool",
+            "config": {"type": "native", "db": "${recording.db}"},
+        }
+    ] * len(names)
 
 
 def test_verl_files_are_loaded_and_put_together_as_verl_does(

@@ -18,6 +18,7 @@ from train.environment import Environment, replayed
 from train.policy import Policy, Seat
 from train.rollout import Limits, Rollout, play
 
+SEED = 2**40 + 7
 RIGHT = '{"name": "plums", "amount": 7319}'
 LISTED = '["apples", "pears", "plums"]'
 """What `list` is answered."""
@@ -31,18 +32,18 @@ class Stage:
     functions: Mapping[ToolRef, Function]
     world: World
 
-    def environment(self) -> Environment:
-        with replayed(self.world.replayer)(self.task) as caller:
-            return Environment(self.task, self.functions, caller)
-
     def play(self, policy: Policy, *, rollouts: int = 1, limits: Limits | None = None) -> list[Rollout]:
-        """Let a policy try the task in several rollouts at once, in an event loop of their own."""
+        """Let a policy try the task in several rollouts at once, in an event loop of their own.
+
+        What one of them raises is raised, and how long they took is left out.
+        """
         found: dict[int, Rollout] = {}
 
         async def one(number: int) -> None:
-            environment, chosen = self.environment(), limits or Limits()
-            seat = Seat(number, 2**40 + 7, chosen.tokens, environment)
-            found[number] = await play(environment, policy, seat, chosen, number)
+            with replayed(self.world.replayer)(self.task) as caller:
+                environment, chosen = Environment(self.task, self.functions, caller), limits or Limits()
+                seat = Seat(number, SEED, chosen.tokens, environment)
+                found[number] = await play(environment, policy, seat, chosen, number)
 
         async def all_of_them() -> None:
             policy.under_way(rollouts)
@@ -53,7 +54,7 @@ class Stage:
 
         try:
             anyio.run(all_of_them)
-        except* Exception as raised:
+        except ExceptionGroup as raised:
             raise raised.exceptions[0] from None
         return [found[number].model_copy(update={"seconds": 0.0}) for number in range(rollouts)]
 
