@@ -16,7 +16,8 @@ HOMES = {
     "replayer": {"rapidfuzz", "jsonschema", "referencing"},
     "firefly_proxy": {"mcp", "mcp_types", "httpx2", "starlette", "uvicorn"},
     "synth": {"pyarrow"},
-    "train": {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "verl", "inspect_ai"},
+    "train": {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "tensorboard"}
+    | {"matplotlib", "openai", "verl", "inspect_ai"},
 }
 """Which package alone imports what."""
 MODULES = [path.relative_to(ROOT) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
@@ -16,7 +19,7 @@ from recorder.errors import FireflyError
 from train.chat import Chat, load_tokenizer
 from train.environment import Message, World, prompt_of
 from train.local_policy import LocalPolicy
-from train.models import check_size, no_bars
+from train.models import trainable
 from train.policy import Policy
 from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
 from train.reward import RewardKind, Score, score
@@ -42,6 +45,8 @@ and 4 to 32)."""
 
 TrainingReward = Literal["binary", "tier-aware", "permuted"]
 """`permuted` is a control: rewards are shuffled among a batch's rollouts, so that nothing can be learned."""
+
+logger = logging.getLogger(__name__)
 
 HeldOut = Callable[[Policy, int], Mapping[str, float]]
 """Evaluates a policy after some step, and returns what is to be logged."""
@@ -143,28 +148,33 @@ def train_grpo(
     Raises:
         FireflyError: a model or settings that cannot be used.
     """
-    no_bars()
-    check_size(settings.model)
+    model = trainable(settings.model, lora=settings.lora)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
     log = RunLog(folder, step_of(started))
     made = arguments(GRPOConfig, folder, _defaults(settings), config)
     _check_saving(made)
+    if made.use_vllm and find_spec("vllm") is None:
+        raise FireflyError("use_vllm needs vLLM, which is not installed: pip install vllm")
     reward = Verified(suite, settings.limits, settings.reward, settings.seed)
     trainer = RecordedToolsTrainer(
         suite=suite,
         world=world,
         min_trust_in_loss=settings.min_trust_in_loss,
-        model=settings.model,
+        model=model,
         reward_funcs=reward,
         args=made,
         train_dataset=_rows(suite),
         processing_class=tokenizer,
         callbacks=[log],
-        peft_config=lora_config(settings.model) if settings.lora else None,
+        peft_config=lora_config(model, lora=settings.lora),
     )
     trainer.add_callback(SampleLog(folder, suite, reward))
-    if held_out is not None and is_main():
+    if held_out is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        logger.warning(
+            "the model is sharded: it is not evaluated during training; firefly eval does it after"
+        )
+    elif held_out is not None and is_main():
         policy_name = settings.model
 
         def look(step: int) -> None:
@@ -210,14 +220,13 @@ def _defaults(settings: GrpoSettings) -> dict[str, Any]:
         "save_steps": 25,
         "seed": settings.seed,
         # An adapter is trained beside weights that do not change: half the memory, and nothing lost.
-        **({"model_init_kwargs": {"dtype": "bfloat16"}} if settings.lora and _on_gpu() else {}),
+        # An adapter is trained beside weights that do not change: half the memory, and nothing lost.
+        **(
+            {"model_init_kwargs": {"dtype": "bfloat16"}}
+            if settings.lora and torch.cuda.is_available()
+            else {}
+        ),
     }
-
-
-def _on_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _check_saving(made: GRPOConfig) -> None:

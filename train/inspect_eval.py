@@ -7,6 +7,7 @@ recorded server answered in its own words, and cut long results off.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urlparse
 from pydantic import PrivateAttr, ValidationError
 
 from recorder.canonical import readable_json
-from recorder.claude_api import one_line
+from recorder.claude_api import one_line, sendable
 from recorder.errors import FireflyError
 
 try:
@@ -140,8 +141,12 @@ def _model(model: str | Model, base_url: str | None, temperature: float | None) 
         return get_model(model, base_url=base_url, config=GenerateConfig(temperature=temperature))
     except Exception as error:
         # What it raises is its providers' matter: ValueError, PrerequisiteError, an import that failed.
-        why = str(error) or type(error).__name__
+        why = _MARKUP.sub("", str(error)) or type(error).__name__
         raise FireflyError(one_line(f"Inspect AI has no model {model}: {why}")) from error
+
+
+_MARKUP = re.compile(r"\[/?[a-z]+\]")
+"""Bold and blue, as rich prints it."""
 
 
 def _sample(task: Task) -> Sample:
@@ -230,7 +235,7 @@ class _Shown(Environment):
     def call(self, name: str, arguments: Json) -> str:
         text = super().call(name, arguments)
         shown = self.calls[-1].model_dump(mode="json")
-        transcript().info({**shown, "arguments": arguments, "result": text}, source="firefly")
+        transcript().info(sendable({**shown, "arguments": arguments, "result": text}), source="firefly")
         return text
 
 
@@ -304,13 +309,14 @@ class InspectPolicy:
 
 def _inspects(message: Message) -> Any:
     """Return a message of a prompt or of a tool as Inspect has it."""
+    content = sendable(message["content"])
     match message["role"]:
         case "system":
-            return ChatMessageSystem(content=message["content"])
+            return ChatMessageSystem(content=content)
         case "user":
-            return ChatMessageUser(content=message["content"])
+            return ChatMessageUser(content=content)
     return ChatMessageTool(
-        content=message["content"], function=message["name"], tool_call_id=message.get("tool_call_id")
+        content=content, function=message["name"], tool_call_id=message.get("tool_call_id")
     )
 
 

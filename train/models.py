@@ -41,6 +41,28 @@ def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
     return found
 
 
+def trainable(model: str, *, lora: bool) -> Any:
+    """Return what a trainer of TRL takes as its model: a name, or a model with an adapter to go on with.
+
+    Raises:
+        FireflyError: there is no such model, it is too large for this machine, or it is an adapter and `lora`
+            is not meant.
+    """
+    no_bars()
+    base = base_of(model)
+    check_size(base)
+    if base == model:
+        return model
+    if not lora:
+        raise FireflyError(f"{model} is a LoRA adapter of {base}: --lora goes on with it")
+    from peft import PeftModel
+
+    weights = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    )
+    return PeftModel.from_pretrained(weights, model, is_trainable=True)
+
+
 def no_bars() -> None:
     """Keep transformers from drawing progress bars."""
     logs: Any = logging

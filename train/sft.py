@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from recorder.errors import FireflyError
 from train.chat import load_tokenizer
 from train.demonstrations import Row
-from train.models import check_size, no_bars
+from train.models import trainable
 from train.training import (
     MODEL,
     RunLog,
@@ -62,9 +62,8 @@ def train_sft(
     """
     if not rows:
         raise FireflyError("there is no demonstration to learn from")
-    no_bars()
     disable_progress_bars()
-    check_size(settings.model)
+    model = trainable(settings.model, lora=settings.lora)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
     log = RunLog(folder, step_of(started))
@@ -86,12 +85,12 @@ def train_sft(
     # Arguments of different tools have no common Arrow type; as JSON they stay what they are.
     data = Dataset.from_list([dict(row) for row in rows], on_mixed_types="use_json")
     trainer = _Trainer(
-        settings.model,
+        model,
         args=made,
         train_dataset=data,
         processing_class=tokenizer,
         callbacks=[log],
-        peft_config=lora_config(settings.model) if settings.lora else None,
+        peft_config=lora_config(model, lora=settings.lora),
     )
     quiet(trainer)
     trainer.train(resume_from_checkpoint=str(started) if started else None)

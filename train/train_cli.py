@@ -262,6 +262,35 @@ def grpo(
     _finish(out, "GRPO", stated, came_of_it, as_json)
 
 
+@train.command()
+@JSON
+def configs(as_json: bool) -> None:
+    """Say where the configurations for several GPUs or machines are, and what each is for.
+
+    \b
+    accelerate launch --config_file FILE -m firefly_proxy.main train grpo --tasks tasks/ --db world.db …
+    """
+    from recorder.canonical import readable_json
+
+    files = sorted((Path(__file__).parent / "accelerate").glob("*.yaml"))
+    found = [{"file": str(path), "for": _comment(path)} for path in files]
+    if as_json:
+        click.echo(readable_json({"configs": found}))
+        return
+    for each in found:
+        click.echo(f"{each['file']}\n    {each['for']}")
+
+
+def _comment(path: Path) -> str:
+    """Return the comment that a file begins with, on one line."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)
+
+
 def _suite(tasks: Path | None, db: Path | None, min_trust: float | None) -> Suite:
     for name, value in (("--tasks", tasks), ("--db", db)):
         if value is None:

@@ -90,11 +90,13 @@ def _as_declared(declared: Any, value: Any) -> Any:
     return value
 
 
-def lora_config(base: str) -> Any:
-    """Return the adapter that `--lora` trains."""
+def lora_config(model: Any, *, lora: bool) -> Any:
+    """Return the adapter that is put into a model by name; `None` where there is none, or one already."""
+    if not lora or not isinstance(model, str):
+        return None
     from peft import LoraConfig
 
-    return LoraConfig(base_model_name_or_path=base, task_type="CAUSAL_LM", **LORA)
+    return LoraConfig(base_model_name_or_path=model, task_type="CAUSAL_LM", **LORA)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------

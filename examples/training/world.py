@@ -27,21 +27,23 @@ from shop_server import FIELDS, KINDS
 HERE = Path(__file__).resolve().parent
 RECORD = [sys.executable, "-m", "firefly_proxy.cli", "record"]
 SYNTH = [sys.executable, "-m", "firefly_proxy.main", "synth"]
-SESSIONS = 2
-"""Of each tool a call has to be answered alike in two sessions before a task rests on it."""
-TASKS = 600
+AGAIN = 480
+"""Calls of a second session, since a task rests on a tool only if some call of it was answered alike in two."""
+TASKS = 1200
 
-ADJECTIVES = "brave calm dizzy eager fancy gentle happy jolly kind lucky merry noble".split()
-ANIMALS = "ant bear crow deer eel fox goat hare ibis jay koala lynx".split()
-SYLLABLES = "ba co du fe gi ho ju ka li mo nu pe".split()
-NUMBERS = range(21, 33)
+ADJECTIVES = """brave calm dizzy eager fancy gentle happy jolly kind lucky merry noble odd proud quick
+    rare shy tame upset vain wise young zany bold""".split()
+ANIMALS = """ant bear crow deer eel fox goat hare ibis jay koala lynx mole newt otter pig quail rat
+    seal toad vole wolf yak zebra""".split()
+SYLLABLES = "ba co du fe gi ho ju ka li mo nu pe qa ro su te vi wo xa yo za by cu da".split()
+NUMBERS = range(21, 45)
 WORDS = {
-    "maker": "abbot brandt castle dorn ekman fisher gray hunt irwin jones kemp lang".split(),
-    "color": "amber blue coral drab ebony fawn green hazel ivory jade khaki lilac".split(),
-    "origin": "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima".split(),
-    "shelf": "attic barn cellar den entry foyer garage hall inlet jetty keep loft".split(),
-    "style": "art baroque cubist deco empire folk gothic hip iron jazz kitsch liberty".split(),
-    "owner": "anna bruno carla david elena felix gina henry irene jacob karen louis".split(),
+    "maker": "abbot brandt castle dorn ekman fisher gray hunt irwin jones kemp lang",
+    "color": "amber blue coral drab ebony fawn green hazel ivory jade khaki lilac",
+    "origin": "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima",
+    "shelf": "attic barn cellar den entry foyer garage hall inlet jetty keep loft",
+    "style": "art baroque cubist deco empire folk gothic hip iron jazz kitsch liberty",
+    "owner": "anna bruno carla david elena felix gina henry irene jacob karen louis",
 }
 
 
@@ -57,7 +59,7 @@ def make_shop(path: Path, seed: int) -> None:
     ids = shuffled(SYLLABLES, NUMBERS, "{}{}")
     names = shuffled(ADJECTIVES, ANIMALS, "{} {}")
     kinds = [KINDS[number % len(KINDS)] for number in range(len(ids))]
-    values = [shuffled(WORDS[field], NUMBERS, "{} {}") for field in FIELDS]
+    values = [2 * shuffled(WORDS[field].split(), NUMBERS, "{} {}") for field in FIELDS]
     columns = ("id", "kind", "name", *FIELDS)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE article ({', '.join(columns)})")
@@ -98,8 +100,8 @@ def make_world(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     make_shop(shop, seed)
     calls = list(every_call(shop))
-    for _ in range(SESSIONS):
-        anyio.run(record, shop, recording, calls)
+    anyio.run(record, shop, recording, calls)
+    anyio.run(record, shop, recording, calls[:AGAIN])
     command = [*SYNTH, "--db", str(recording), "--out", str(tasks), "--count", str(TASKS), "--seed", str(seed)]
     subprocess.run(command, check=True)
 

@@ -498,8 +498,10 @@ DONE = result("a", "[]")
 )
 def test_the_endpoint_refuses_what_the_api_refuses(messages: list[Any], words: str) -> None:
     body = {"model": MODEL, "messages": messages}
-    with ChatEndpoint([completion("x")]) as endpoint:
-        client = openai.OpenAI(api_key=KEY, base_url=endpoint.url)
-        with pytest.raises(openai.BadRequestError) as raised:
-            client.chat.completions.create(**body)  # type: ignore[call-overload]
+    with (
+        ChatEndpoint([completion("x")]) as endpoint,
+        openai.OpenAI(api_key=KEY, base_url=endpoint.url) as client,
+        pytest.raises(openai.BadRequestError) as raised,
+    ):
+        client.chat.completions.create(**body)  # type: ignore[call-overload]
     assert words in str(raised.value)
