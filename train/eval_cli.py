@@ -14,6 +14,8 @@ from train.policies import NAMES
 if TYPE_CHECKING:
     from synth.task import Split
     from train.environment import World
+    from train.evaluate import Played
+    from train.rollout import Limits
     from train.suite import Suite
 
 TASKS = click.option(
@@ -144,7 +146,15 @@ def eval_(
     """
     if context.invoked_subcommand is not None:
         return
-    for name, value in (("--tasks", tasks), ("--db", db), ("--policy", kind or (inspect or None))):
+    if inspect:
+        if kind is not None or live or resume:
+            raise click.UsageError("--inspect goes with --model alone: not with --policy, --live or --resume")
+        kind = "inspect"
+        if model is None:
+            raise click.UsageError(
+                "--inspect needs --model, as Inspect names it: anthropic/claude-sonnet-5-5"
+            )
+    for name, value in (("--tasks", tasks), ("--db", db), ("--policy", kind)):
         if value is None:
             raise click.UsageError(f"Missing option '{name}'.")
     assert tasks is not None
@@ -153,23 +163,17 @@ def eval_(
         raise click.UsageError("--live and --config go together")
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the run")
-    if inspect:
-        _inspect(tasks, db, model, splits, samples, max_turns, max_tokens, miss, min_trust, out, as_json)
-        return
     assert kind is not None
     from contextlib import ExitStack
 
     from firefly_proxy.progress import progress_to_stderr
-    from recorder.canonical import readable_json
     from train import run_folder
     from train.environment import replayed
-    from train.evaluate import ROLLOUTS, Plan, RolloutFile, evaluate, write_sorted
+    from train.evaluate import ROLLOUTS, Plan, RolloutFile, evaluate
     from train.policies import make
-    from train.report import print_summary, write_report
     from train.reward import MissRule
     from train.rollout import Limits
     from train.suite import open_suite
-    from train.summary import summarise
 
     chosen = cast("tuple[Split, ...]", splits) or ("test", "test_unseen_servers")
     suite = open_suite(tasks, db, splits=chosen, min_trust=min_trust, journalled=not live)
@@ -192,6 +196,10 @@ def eval_(
         # A local model's batches are part of what it computes.
         **({"concurrency": concurrency} if kind == "local" else {}),
     }
+    if inspect:
+        assert model is not None
+        _inspect(suite, settings, limits, model, samples, base_url, temperature, concurrency, out, as_json)
+        return
     policy = make(kind, model, base_url=base_url, price=price, max_usd=max_usd, temperature=temperature)
     plan = Plan(samples, concurrency, seed, limits, blocking=live)
     with ExitStack() as stack:
@@ -210,23 +218,7 @@ def eval_(
             keep=file.append if file is not None else None,
             progress=progress_to_stderr(),
         )
-    summary = summarise(played.rollouts, suite.by_id, _ks(samples))
-    told = {"policy": policy.name, "settings": settings, "stopped": played.stopped, **_plain(summary)}
-    if out is not None:
-        write_sorted(out / ROLLOUTS, played.rollouts)
-        (out / "summary.json").write_text(readable_json(told) + "\n", encoding="utf-8")
-        write_report(
-            out, summary, played.rollouts, suite.by_id, title=f"{policy.name} on {tasks}", settings=settings
-        )
-    if as_json:
-        click.echo(readable_json(told))
-    else:
-        print_summary(summary)
-        if out is not None:
-            click.echo(f"wrote {out / 'report.html'}")
-    if played.stopped is not None:
-        click.echo(f"firefly: {played.stopped}; go on with --resume", err=True)
-        sys.exit(1)
+    _finish(suite, played, policy.name, settings, samples, out, as_json)
 
 
 @eval_.command()
@@ -274,16 +266,71 @@ def _real(suite: Suite, config: Path) -> World:
 
 
 def _inspect(
-    tasks: Path,
-    db: Path,
-    model: str | None,
-    splits: tuple[str, ...],
+    suite: Suite,
+    settings: dict[str, Any],
+    limits: Limits,
+    model: str,
     samples: int,
-    max_turns: int,
-    max_tokens: int,
-    miss: str,
-    min_trust: float | None,
+    base_url: str | None,
+    temperature: float | None,
+    concurrency: int,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    raise click.UsageError("--inspect is not wired yet")
+    from train import run_folder
+    from train.environment import replayed
+    from train.evaluate import Played
+    from train.inspect_eval import run_inspect
+
+    if out is not None:
+        run_folder.begin(out, settings, resume=False)
+    made = run_inspect(
+        suite.tasks,
+        replayed(suite.world.replayer),
+        suite.functions,
+        model=model,
+        split="_".join(settings["splits"]),
+        samples=samples,
+        limits=limits,
+        log_dir=Path("logs") if out is None else out / "inspect",
+        base_url=base_url,
+        temperature=temperature,
+        concurrency=concurrency,
+        display="none" if as_json else "plain",
+    )
+    _finish(suite, Played(made.rollouts, made.stopped), model, settings, samples, out, as_json)
+    if not as_json:
+        click.echo(f"inspect view --log-dir {made.log.parent}")
+
+
+def _finish(
+    suite: Suite,
+    played: Played,
+    name: str,
+    settings: dict[str, Any],
+    samples: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Sum a run up, write what belongs in its folder, and print."""
+    from recorder.canonical import readable_json
+    from train.evaluate import ROLLOUTS, write_sorted
+    from train.report import print_summary, write_report
+    from train.summary import summarise
+
+    summary = summarise(played.rollouts, suite.by_id, _ks(samples))
+    told = {"policy": name, "settings": settings, "stopped": played.stopped, **_plain(summary)}
+    if out is not None:
+        write_sorted(out / ROLLOUTS, played.rollouts)
+        (out / "summary.json").write_text(readable_json(told) + "\n", encoding="utf-8")
+        title = f"{name}: {', '.join(settings['splits'])}"
+        write_report(out, summary, played.rollouts, suite.by_id, title=title, settings=settings)
+    if as_json:
+        click.echo(readable_json(told))
+    else:
+        print_summary(summary)
+        if out is not None:
+            click.echo(f"wrote {out / 'report.html'}")
+    if played.stopped is not None:
+        click.echo(f"firefly: {played.stopped}; go on with --resume", err=True)
+        sys.exit(1)

@@ -16,7 +16,7 @@ MOST_WITHOUT_GPU = 1_000_000_000
 """Parameters of a model that runs without a GPU: a token of a larger one takes seconds there."""
 
 
-def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
+def load(model: str) -> PreTrainedModel:
     """Return a model for evaluation: on the GPU in the type that it is stored in, else in float32.
 
     A folder with a LoRA adapter gives its base model with the adapter merged in.
@@ -25,7 +25,7 @@ def load(model: str, *, allow_cpu: bool = False) -> PreTrainedModel:
         FireflyError: there is no such model, or it is large and there is no GPU.
     """
     base = base_of(model)
-    check_size(base, allow_cpu=allow_cpu)
+    check_size(model)
     on_gpu = torch.cuda.is_available()
     no_bars()
     try:
@@ -50,7 +50,7 @@ def trainable(model: str, *, lora: bool) -> Any:
     """
     no_bars()
     base = base_of(model)
-    check_size(base)
+    check_size(model)
     if base == model:
         return model
     if not lora:
@@ -80,14 +80,14 @@ def base_of(model: str) -> str:
     return base
 
 
-def check_size(model: str, *, allow_cpu: bool = False) -> None:
+def check_size(model: str) -> None:
     """Make sure that this machine can run a model, before its weights are fetched.
 
     Raises:
         FireflyError: there is no such model, or it is large and there is no GPU.
     """
-    size = parameters(model)
-    if size > MOST_WITHOUT_GPU and not allow_cpu and not torch.cuda.is_available():
+    size = parameters(base_of(model))
+    if size > MOST_WITHOUT_GPU and not torch.cuda.is_available():
         raise FireflyError(
             f"{model} has {size / 1e9:.1f} billion parameters, and this machine has no GPU that torch"
             f" {torch.__version__} can use: take a GPU, or a model below {MOST_WITHOUT_GPU / 1e9:.0f} billion"

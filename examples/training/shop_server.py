@@ -21,7 +21,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
 KINDS = ("lamp", "chair", "vase", "clock", "rug", "mirror")
-FIELDS = ("maker", "color", "origin", "shelf", "style", "owner")
+FIELDS = ("maker", "owner", "dealer", "painter", "tester", "courier")
 """Columns of the table `article`, beside `id`, `kind` and `name`."""
 
 

@@ -31,41 +31,25 @@ AGAIN = 480
 """Calls of a second session, since a task rests on a tool only if some call of it was answered alike in two."""
 TASKS = 1200
 
-ADJECTIVES = """brave calm dizzy eager fancy gentle happy jolly kind lucky merry noble odd proud quick
-    rare shy tame upset vain wise young zany bold""".split()
-ANIMALS = """ant bear crow deer eel fox goat hare ibis jay koala lynx mole newt otter pig quail rat
-    seal toad vole wolf yak zebra""".split()
-SYLLABLES = "ba co du fe gi ho ju ka li mo nu pe qa ro su te vi wo xa yo za by cu da".split()
-NUMBERS = range(21, 45)
-WORDS = {
-    "maker": "abbot brandt castle dorn ekman fisher gray hunt irwin jones kemp lang",
-    "color": "amber blue coral drab ebony fawn green hazel ivory jade khaki lilac",
-    "origin": "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima",
-    "shelf": "attic barn cellar den entry foyer garage hall inlet jetty keep loft",
-    "style": "art baroque cubist deco empire folk gothic hip iron jazz kitsch liberty",
-    "owner": "anna bruno carla david elena felix gina henry irene jacob karen louis",
-}
+WORDS = ["".join(pair) for pair in product(
+    "ba co du fe gi ho ju ka li mo nu pe".split(), "bel dan fix gor lum mek nar pit ros sut vin zap".split()
+)]  # fmt: skip
+NUMBERS = range(200, 200 + len(WORDS))
+ARTICLES = 96
+"""Of each kind."""
 
 
 def make_shop(path: Path, seed: int) -> None:
-    """Write the shop's file: as many articles as there are names, each with an id and values by chance."""
+    """Write the shop's file: articles with names, ids and people by chance."""
     rng = random.Random(seed)
-
-    def shuffled(first: Iterable[str], second: Iterable[object], form: str) -> list[str]:
-        made = [form.format(*pair) for pair in product(first, second)]
-        rng.shuffle(made)
-        return made
-
-    ids = shuffled(SYLLABLES, NUMBERS, "{}{}")
-    names = shuffled(ADJECTIVES, ANIMALS, "{} {}")
-    kinds = [KINDS[number % len(KINDS)] for number in range(len(ids))]
-    values = [2 * shuffled(WORDS[field].split(), NUMBERS, "{} {}") for field in FIELDS]
     columns = ("id", "kind", "name", *FIELDS)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE article ({', '.join(columns)})")
-        marks = ", ".join("?" * len(columns))
-        rows = zip(ids, kinds, names, *values, strict=True)
-        connection.executemany(f"INSERT INTO article VALUES ({marks})", rows)
+        for kind in KINDS:
+            of_kind = [rng.sample(WORDS, ARTICLES) for _ in FIELDS]
+            for number, word, *people in zip(rng.sample(NUMBERS, ARTICLES), rng.sample(WORDS, ARTICLES), *of_kind):
+                row = [f"{kind}-{number}", kind, f"{word} {kind}", *(f"@{person}" for person in people)]
+                connection.execute(f"INSERT INTO article VALUES ({', '.join('?' * len(row))})", row)
 
 
 def every_call(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
