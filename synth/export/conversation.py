@@ -13,6 +13,7 @@ from recorder.canonical import readable_json
 from recorder.errors import FireflyError
 from recorder.exchange import Exchange, Json, NoReply, OtherResult, RpcError, ToolRef, ToolResult
 from recorder.explore.outputs import text_of
+from synth.model import last_object
 from synth.task import Task
 from synth.world import World
 
@@ -30,16 +31,41 @@ def user_text(task: Task) -> str:
     return f"{task.question}\n\nJSON Schema of the answer:\n{readable_json(task.answer_schema)}"
 
 
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.DOTALL)
+_FENCE = re.compile(r"```[ \t]*(\w*)")
 
 
-def answer_in(text: str) -> Json:
-    """Return the JSON of a final message, be it fenced; `None` where it is none."""
-    fenced = _FENCED.fullmatch(text.strip())
-    try:
-        return json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
-        return None
+def answer_in(text: str) -> dict[str, Json] | None:
+    """Return the answer that a final message gives: the JSON object that it is, or that is in it.
+
+    That is the last fenced block of JSON where there is one, else the last object that is not within another.
+    Whatever scores an answer reads it with this. `None`: there is none, or a list stands in its place.
+    """
+    for candidate in (text, *reversed(_fenced(text))):
+        try:
+            # Not strict: models leave line ends in strings as they are.
+            found = json.loads(candidate, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict | list):
+            return found if isinstance(found, dict) else None
+    return last_object(text)
+
+
+def _fenced(text: str) -> list[str]:
+    """Return what is in fenced blocks of JSON, or of no language by name, in order."""
+    blocks: list[str] = []
+    language, inside = "", None
+    for line in text.split("\n"):
+        if inside is None:
+            if fence := _FENCE.fullmatch(line.strip()):
+                language, inside = fence[1].lower(), list[str]()
+        elif line.strip() == "```":
+            if language in ("", "json"):
+                blocks.append("\n".join(inside))
+            inside = None
+        else:
+            inside.append(line)
+    return blocks
 
 
 # --- tools --------------------------------------------------------------------------------------------------

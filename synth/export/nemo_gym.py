@@ -19,7 +19,8 @@ given, `replay_url`: the MCP server to which a resources server passes the calls
 for a server's name.
 
     ng_collect_rollouts +agent_name=AGENT +input_jsonl_fpath=train.jsonl +output_jsonl_fpath=out.jsonl
-    # reward: synth.answers.is_right(answer_schema, answer, json.loads(the text of the last output message))
+    # reward: synth.answers.is_right(answer_schema, answer, answer_in(the text of the last output message)),
+    # with answer_in of synth.export.conversation
 """
 
 

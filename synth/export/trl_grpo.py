@@ -20,7 +20,8 @@ stands for a server's name. GRPOTrainer takes tools from `tools=` or `environmen
 `tools` column.
 
     data = load_dataset("json", data_files={"train": "train.jsonl"})["train"]
-    # reward: synth.answers.is_right, with answer_schema, answer and completion[-1]["content"] read as JSON
+    # reward: synth.answers.is_right(answer_schema, answer, answer_in(completion[-1]["content"])), the first
+    # two read as JSON, with answer_in of synth.export.conversation
 """
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from recorder.canonical import readable_json
 from synth.answers import is_right
-from synth.model import Models, last_object, read_spec
+from synth.export.conversation import answer_in
+from synth.model import Models, read_spec
 from synth.task import Task, Verdict
 from synth.world import World
 
@@ -54,4 +55,4 @@ class ClosedBook:
         replies = (
             self._models.ask(spec, messages, system=SYSTEM, sample=sample) for sample in range(self._samples)
         )
-        return sum(is_right(task.answer_schema, task.answer, last_object(reply.text)) for reply in replies)
+        return sum(is_right(task.answer_schema, task.answer, answer_in(reply.text)) for reply in replies)

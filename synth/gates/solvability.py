@@ -22,7 +22,8 @@ from recorder.explore.claude_wire import (
 from recorder.tool import ToolSpec
 from replayer.session import Miss, ReplaySession
 from synth.answers import is_right
-from synth.model import Models, Reply, last_object
+from synth.export.conversation import answer_in
+from synth.model import Models, Reply
 from synth.task import Task, Verdict
 from synth.world import World
 
@@ -122,7 +123,7 @@ class _Run:
 
     def _judged(self, reply: Reply) -> Ending:
         task = self._task
-        right = is_right(task.answer_schema, task.answer, last_object(reply.text))
+        right = is_right(task.answer_schema, task.answer, answer_in(reply.text))
         return "solved" if right else "unsolved"
 
     def _result(self, use: Mapping[str, Json]) -> Json:

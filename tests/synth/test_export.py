@@ -380,13 +380,54 @@ def test_a_rollout_that_is_not_right_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', ' {"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}\n```'])
-def test_an_answer_may_be_fenced(text: str) -> None:
-    assert answer_in(text) == {"a": 1}
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        (' {"a": 1}\n', {"a": 1}),
+        ('```json\n{"a": 1}\n```', {"a": 1}),
+        ('```\n{"a": 1}\n```', {"a": 1}),
+        ('```JSON\r\n{"a": 1}\r\n```', {"a": 1}),
+        ('The answer is {"a": 1}', {"a": 1}),
+        ('{"a": 0} was wrong. **Answer:** {"a": {"b": 2}}.', {"a": {"b": 2}}),
+        ('First:\n```json\n{"a": 0}\n```\nBut then:\n  ```json\n  {"a": 1}\n  ```\nDone.', {"a": 1}),
+        ('```json\n{"a": 1}\n```\nIts schema was {"type": "object"}.', {"a": 1}),
+        ('```python\nprint({"a": 0})\n```\n```json\n{"a": 1}\n```', {"a": 1}),
+        ('```json\n{"a": 1}\n```\n```python\n{"a": 0}\n```', {"a": 1}),
+        ('```json\n{"a": 1}', {"a": 1}),
+        ('```json {"a": 1}```', {"a": 1}),
+        ('```json\n{"a": 0,}\n```\n{"a": 1}', {"a": 1}),
+        ('{"text": "```json\\n{}\\n```"}', {"text": "```json\n{}\n```"}),
+        ('{"a": "two\nlines"}', {"a": "two\nlines"}),
+        ('[{"a": 1}]', None),
+        ('```json\n[{"a": 1}]\n```', None),
+        ("40", None),
+        ("null", None),
+        ("", None),
+        ("The answer is 40.", None),
+        ('{"a": 1', None),
+        ('{"a":' * 3000, None),
+        ("```json\n" * 3000, None),
+        ("1" * 5000, None),
+    ],
+)
+def test_an_answer_is_the_object_that_a_message_is_or_ends_with(text: str, expected: object) -> None:
+    assert answer_in(text) == expected
 
 
-def test_an_answer_within_prose_is_none() -> None:
-    assert answer_in('The answer is {"a": 1}') is None
+READERS = ("README.md", "task.py")
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_whatever_an_export_says_of_answers_is_what_reads_them_here(
+    format: str, folder: Path, tmp_path: Path
+) -> None:
+    run(folder, format, tmp_path / "out")
+    told = "".join((tmp_path / "out" / name).read_text() for name in READERS if (tmp_path / "out" / name).exists())
+    if "is_right" in told:
+        assert "synth.export.conversation" in told
+        assert "answer_in(" in told
+        assert "json.loads(the text" not in told
 
 
 # The folder
