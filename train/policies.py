@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from recorder.errors import FireflyError
@@ -82,3 +83,5 @@ def need_training(what: str) -> None:
     missing = [name for name in ("torch", "transformers", "trl", "peft", "datasets") if not find_spec(name)]
     if missing:
         raise FireflyError(f"{what} needs {missing[0]}: pip install 'firefly-proxy[train]'")
+    # What these libraries say to each other about their next versions is no news to who runs a command.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|torch)\.")

@@ -20,7 +20,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
-KINDS = ("lamp", "chair", "vase", "clock", "rug", "mirror")
+KINDS = ("plate", "mug", "tile", "rug", "poster", "scarf")
 FIELDS = ("maker", "owner", "dealer", "painter", "tester", "courier")
 """Columns of the table `article`, beside `id`, `kind` and `name`."""
 

@@ -29,27 +29,34 @@ RECORD = [sys.executable, "-m", "firefly_proxy.cli", "record"]
 SYNTH = [sys.executable, "-m", "firefly_proxy.main", "synth"]
 AGAIN = 480
 """Calls of a second session, since a task rests on a tool only if some call of it was answered alike in two."""
-TASKS = 1200
+TASKS = 600
 
-WORDS = ["".join(pair) for pair in product(
-    "ba co du fe gi ho ju ka li mo nu pe".split(), "bel dan fix gor lum mek nar pit ros sut vin zap".split()
-)]  # fmt: skip
-NUMBERS = range(200, 200 + len(WORDS))
-ARTICLES = 96
-"""Of each kind."""
+ANIMALS = "ant bear crow deer eel fox goat hare ibis jay koala lynx".split()
+THINGS = "apple boat cup drum egg fan gate harp iron jar kite leaf".split()
+LETTERS = "ba co du fe gi ho ju ka li mo nu pe".split()
+NUMBERS = range(21, 33)
+PEOPLE = "anna bruno carla david elena felix gina henry irene jacob karen louis".split()
+TOWNS = "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima".split()
 
 
 def make_shop(path: Path, seed: int) -> None:
-    """Write the shop's file: articles with names, ids and people by chance."""
+    """Write the shop's file: as many articles as there are names, with ids and people by chance."""
     rng = random.Random(seed)
+
+    def shuffled(form: str, first: Iterable[str], second: Iterable[object]) -> list[str]:
+        made = [form.format(*pair) for pair in product(first, second)]
+        rng.shuffle(made)
+        return made
+
+    ids = shuffled("{}-{}", LETTERS, NUMBERS)
+    names = shuffled("{} with {}", ANIMALS, THINGS)
+    kinds = [KINDS[number % len(KINDS)] for number in range(len(ids))]
+    people = [shuffled("dr {} of {}", PEOPLE, TOWNS) for _ in FIELDS]
     columns = ("id", "kind", "name", *FIELDS)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE article ({', '.join(columns)})")
-        for kind in KINDS:
-            of_kind = [rng.sample(WORDS, ARTICLES) for _ in FIELDS]
-            for number, word, *people in zip(rng.sample(NUMBERS, ARTICLES), rng.sample(WORDS, ARTICLES), *of_kind):
-                row = [f"{kind}-{number}", kind, f"{word} {kind}", *(f"@{person}" for person in people)]
-                connection.execute(f"INSERT INTO article VALUES ({', '.join('?' * len(row))})", row)
+        rows = zip(ids, kinds, names, *people, strict=True)
+        connection.executemany(f"INSERT INTO article VALUES ({', '.join('?' * len(columns))})", rows)
 
 
 def every_call(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
