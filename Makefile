@@ -14,13 +14,17 @@ SERVERS := $(if $(NODE_TOOLS),.servers/.installed)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-replay bench-fidelity bench-graph bench-explore bench-synth clean
+.PHONY: help demo demo-train test check bench bench-replay bench-fidelity bench-graph bench-explore bench-synth bench-rollouts bench-train clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo $(SERVERS)  ## record and explore real servers, replay them offline, print what happened
 	@$(BIN)/python examples/demo.py
+
+demo-train: $(VENV)/.train  ## train a tiny model on a recorded server, in replay (takes six minutes)
+	@rm -rf .demo-train
+	@$(BIN)/python examples/training/demo.py
 
 test: $(VENV)/.dev $(SERVERS)  ## run every test (ARGS="-k replay -x" is passed to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -45,11 +49,17 @@ bench-graph: $(VENV)/.dev  ## measure building the tool graph (TOOLS=file of too
 bench-explore: $(VENV)/.dev  ## run 5,000 calls over servers that crash and hang, killed once and resumed
 	@$(BIN)/python tests/bench/campaign.py $(ARGS)
 
+bench-rollouts: $(VENV)/.dev  ## measure what the environment costs in training (TASKS=folder DB=file)
+	@$(BIN)/python tests/bench/rollouts.py --tasks $(TASKS) --db $(DB) $(ARGS)
+
+bench-train: $(VENV)/.dev  ## measure a GPU on a model of 4B parameters with random weights
+	@$(BIN)/python tests/bench/train_4b.py $(ARGS)
+
 bench-synth: $(VENV)/.dev  ## measure making tasks of a recording (DB=file)
 	@$(BIN)/python tests/bench/synthesis.py --db $(DB) $(ARGS)
 
 clean:  ## remove caches, the demo's recording and the npm servers; the virtual environment stays
-	rm -rf .demo .servers .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf .demo .demo-train .servers .mypy_cache .ruff_cache .pytest_cache dist
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is the last thing that venv installs, so it stands for a complete environment.
@@ -68,6 +78,11 @@ $(VENV)/.demo: $(PINS) | $(BIN)/pip
 $(VENV)/.dev: $(PINS) | $(BIN)/pip
 	@echo "installing Firefly and what its tests need into $(VENV)"
 	@$(INSTALL) -e '.[demo,dev,semantic]'
+	@touch $@
+
+$(VENV)/.train: $(PINS) | $(BIN)/pip
+	@echo "installing Firefly and what it trains with into $(VENV)"
+	@$(INSTALL) -e '.[train]'
 	@touch $@
 
 $(VENV)/.bench: $(PINS) | $(BIN)/pip

@@ -20,7 +20,7 @@ from trl.chat_template_utils import (
 
 from recorder.errors import FireflyError
 from recorder.exchange import Json
-from train.environment import Message
+from train.environment import TOO_DEEP, Message, is_deep
 
 
 class Chat:
@@ -63,7 +63,13 @@ class Chat:
 
     def parse(self, ids: list[int], prefix: list[int], tools: Sequence[Json]) -> Message:
         """Return the message that token ids are. A malformed call makes all of it plain text."""
-        parsed: Message = parse_response(self.tokenizer, ids, prefix=prefix, tools=list(tools))
+        try:
+            parsed: Message = parse_response(self.tokenizer, ids, prefix=prefix, tools=list(tools))
+        except RecursionError:
+            return {"role": "assistant", "content": self.tokenizer.decode(ids, skip_special_tokens=True)}
+        for call in parsed.get("tool_calls") or []:
+            if is_deep(call["function"]["arguments"]):
+                call["function"]["arguments"] = TOO_DEEP
         return parsed
 
     def _ids(self, messages: list[Message], *, begins: bool, tools: list[Json] | None = None) -> list[int]:

@@ -38,6 +38,13 @@ class Caller(Protocol):
         """Return the answer; `None` for a miss."""
 
 
+MOST_NESTED = 100
+"""Objects or lists within each other in the arguments of a call. A model that repeats a bracket is soon
+deeper than what writes its rollouts down can follow."""
+
+TOO_DEEP = "(nested too deeply)"
+"""What a policy writes down for arguments that are deeper."""
+
 World = Callable[[Task], AbstractContextManager[Caller]]
 """Opens the world that a task begins in. Each rollout has one of its own."""
 
@@ -73,7 +80,7 @@ class CallMade(Record):
     """`None`: it was offered no tool of that name."""
     outcome: str
     """`answered`, `error` (the tool's own, or the server's refusal), `invalid` (no call that could be made:
-    no such tool, or arguments that are no object) or `miss`."""
+    no such tool, or arguments that are no object or too deep) or `miss`."""
     tier: str | None = None
     trust: float | None = None
     exchange: int | None = None
@@ -119,6 +126,8 @@ class Environment:
             # The words of the interpreter, which says this before we could, where TRL makes the call.
             kind = type(arguments).__name__
             return self._invalid(name, ref, f"{name}() argument after ** must be a mapping, not {kind}")
+        if is_deep(arguments):
+            return self._invalid(name, ref, f"{name}() arguments are nested more than {MOST_NESTED} deep")
         call = ToolCall(tool=ref, arguments=arguments)
         found = self._caller.call(call)
         if found is None:
@@ -145,6 +154,19 @@ class Environment:
     def _note(self, made: CallMade, outcome: Outcome | None) -> None:
         self.calls.append(made)
         self.outcomes.append(outcome)
+
+
+def is_deep(value: Json) -> bool:
+    """Whether a JSON value has more than `MOST_NESTED` objects or lists within each other."""
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return any(isinstance(each, dict | list) for each in level)
 
 
 def prompt_of(task: Task) -> list[Message]:

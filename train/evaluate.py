@@ -106,7 +106,7 @@ class _Run:
         self._suite, self._world, self._policy, self._plan = suite, world, policy, plan
         self._found, self._keep, self._progress, self._wanted = found, keep, progress, wanted
         self._live = 0
-        self._failure: FireflyError | None = None
+        self._failure: Exception | None = None
         self.stopped: str | None = None
 
     async def play(self, batches: list[list[Try]]) -> None:
@@ -139,7 +139,8 @@ class _Run:
         except OutOfBudget as error:
             # Those under way may be in the midst of something that is paid for; they end as they can.
             self.stopped = str(error)
-        except FireflyError as error:
+        except Exception as error:
+            # The first is raised once all have ended: one traceback, and not a group of one for each rollout.
             self._failure = self._failure or error
             scope.cancel()
         finally:
@@ -188,23 +189,9 @@ class RolloutFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.read_ones = list(self._read())
+        self.read_ones, whole = _read(path)
         self._file = path.open("ab")
-
-    def _read(self) -> Iterator[Rollout]:
-        if not self.path.exists():
-            return
-        raw = self.path.read_bytes()
-        whole = raw.rfind(b"\n") + 1
-        if whole < len(raw):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
-        for number, line in enumerate(raw[:whole].splitlines(), 1):
-            try:
-                yield Rollout.model_validate(json.loads(line))
-            except (ValidationError, ValueError, RecursionError) as error:
-                raise FireflyError(f"{self.path}, line {number}, is no rollout of firefly eval") from error
+        self._file.truncate(whole)
 
     def append(self, rollout: Rollout) -> None:
         self._file.write(_line(rollout))
@@ -215,7 +202,9 @@ class RolloutFile:
 
 
 def read_rollouts(folder: Path) -> list[Rollout]:
-    """Return the rollouts of a finished or interrupted run.
+    """Return the rollouts of a run, be it finished, interrupted or under way; the file is left as it is.
+
+    Of a try that failed and was made again, the last one counts.
 
     Raises:
         FireflyError: there are none.
@@ -223,9 +212,26 @@ def read_rollouts(folder: Path) -> list[Rollout]:
     path = folder / ROLLOUTS if folder.is_dir() else folder
     if not path.is_file():
         raise FireflyError(f"{path} is not there: firefly eval --out {path.parent} writes it")
-    file = RolloutFile(path)
-    file.close()
-    return file.read_ones
+    found, _ = _read(path)
+    last = {(each.task_id, each.sample): place for place, each in enumerate(found)}
+    return [
+        each
+        for place, each in enumerate(found)
+        if each.stop != "failed" or last[each.task_id, each.sample] == place
+    ]
+
+
+def _read(path: Path) -> tuple[list[Rollout], int]:
+    """Return the rollouts in a file, and how many bytes their lines have: one that has no end is left out."""
+    raw = path.read_bytes() if path.exists() else b""
+    whole = raw.rfind(b"\n") + 1
+    found = []
+    for number, line in enumerate(raw[:whole].splitlines(), 1):
+        try:
+            found.append(Rollout.model_validate(json.loads(line)))
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise FireflyError(f"{path}, line {number}, is no rollout of firefly eval") from error
+    return found, whole
 
 
 def write_sorted(path: Path, rollouts: Sequence[Rollout]) -> None:

@@ -11,6 +11,7 @@ import anyio
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from recorder.errors import FireflyError
 from recorder.exchange import Json
 from train.chat import Chat
 from train.environment import Message
@@ -125,8 +126,14 @@ class LocalPolicy:
         try:
             written = self._generate(batch)
         except BaseException as error:
+            failure: BaseException = error
+            if isinstance(error, torch.OutOfMemoryError):
+                failure = FireflyError(
+                    f"the GPU has no room for {len(batch)} rollouts at once: let fewer be under way"
+                    " (--concurrency), or shorter ones (--max-tokens)"
+                )
             for request in batch:
-                request.failure = error
+                request.failure = failure
             written = [[] for _ in batch]
         for request, ids in zip(batch, written, strict=True):
             request.ids = ids
@@ -186,7 +193,8 @@ class _Sampled(LogitsProcessor):  # type: ignore[misc, unused-ignore]
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         # In double: the tail of a large vocabulary would be lost to rounding.
         rising = torch.softmax(scores.double() / self._temperature, -1).cumsum(-1)
-        drawn = torch.tensor([[chance.random()] for chance in self._chances], device=scores.device)
-        token = (rising <= drawn.double() * rising[:, -1:]).sum(-1, keepdim=True)
+        chances = [[chance.random()] for chance in self._chances]
+        drawn = torch.tensor(chances, dtype=torch.float64, device=scores.device)
+        token = (rising <= drawn * rising[:, -1:]).sum(-1, keepdim=True)
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(-1, token.clamp_(max=scores.shape[-1] - 1), 0.0)  # type: ignore[return-value]

@@ -64,9 +64,9 @@ def _local(model: str, temperature: float) -> Policy:
     need_training("--policy local")
     from train.chat import Chat, load_tokenizer
     from train.local_policy import LocalPolicy
-    from train.models import check_size, load
+    from train.models import base_of, check_size, load
 
-    check_size(model)
+    check_size(base_of(model))
     # Before the weights, which take longer.
     tokenizer = load_tokenizer(model)
     return LocalPolicy(load(model), Chat(tokenizer), name=Path(model).name, temperature=temperature)

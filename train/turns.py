@@ -14,7 +14,7 @@ from recorder.claude_api import sendable
 from recorder.errors import FireflyError
 from recorder.exchange import Json
 from recorder.explore.claude_wire import LONGEST_NAME
-from train.environment import Message
+from train.environment import TOO_DEEP, Message, is_deep
 from train.policy import PolicyFailed
 
 T = TypeVar("T")
@@ -131,7 +131,8 @@ def from_model(text: str, calls: Sequence[Json]) -> Message:
 
 
 def call_of(identifier: str, name: Json, arguments: Json) -> Json:
-    """Return a call, its name `""` where the model wrote none."""
+    """Return a call, its name `""` where the model wrote none, without arguments that are too deep."""
+    arguments = TOO_DEEP if is_deep(arguments) else arguments
     function = {"name": name if isinstance(name, str) else "", "arguments": arguments}
     return {"id": identifier, "type": "function", "function": sendable(function)}
 

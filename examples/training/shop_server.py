@@ -51,7 +51,9 @@ def shop(file: str) -> MCPServer:
         return get
 
     tools = [(f"find_{kind}", f"Find the id of a {kind} by its name.", finder(kind)) for kind in KINDS]
-    tools += [(f"get_{field}", f"Get the {field} of an article by its id.", getter(field)) for field in FIELDS]
+    tools += [
+        (f"get_{field}", f"Get the {field} of an article by its id.", getter(field)) for field in FIELDS
+    ]
     for name, description, function in tools:
         server.add_tool(
             function,

@@ -93,7 +93,17 @@ def make_world(folder: Path, seed: int) -> None:
     calls = list(every_call(shop))
     anyio.run(record, shop, recording, calls)
     anyio.run(record, shop, recording, calls[:AGAIN])
-    command = [*SYNTH, "--db", str(recording), "--out", str(tasks), "--count", str(TASKS), "--seed", str(seed)]
+    command = [
+        *SYNTH,
+        "--db",
+        str(recording),
+        "--out",
+        str(tasks),
+        "--count",
+        str(TASKS),
+        "--seed",
+        str(seed),
+    ]
     subprocess.run(command, check=True)
 
 

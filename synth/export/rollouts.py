@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from recorder.exchange import Json, Record
 from synth.answers import is_right
 from synth.export.conversation import Step, answer_in
 from synth.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 class Rollout(Record):
@@ -42,8 +45,14 @@ class _Unusable(Exception):
     """A rollout cannot be exported."""
 
 
+class _Malformed(_Unusable):
+    """A rollout has a call whose arguments were no object: a right answer came of it, and no example."""
+
+
 def read_rollouts(path: Path, tasks: Mapping[str, Task]) -> dict[str, list[Trajectory]]:
     """Return the rollouts of reward 1 by task, in the order of the file.
+
+    Those with a call that could not be made are left out, and said to be.
 
     Raises:
         FireflyError: a line is no rollout, is of no task, or has reward 1 and a wrong answer.
@@ -51,6 +60,7 @@ def read_rollouts(path: Path, tasks: Mapping[str, Task]) -> dict[str, list[Traje
     found: defaultdict[str, list[Trajectory]] = defaultdict(list)
     if not path.is_file():
         raise FireflyError(f"{path} is not there: it should be the rollouts that firefly eval wrote")
+    malformed = 0
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -61,12 +71,16 @@ def read_rollouts(path: Path, tasks: Mapping[str, Task]) -> dict[str, list[Traje
                     raise _Unusable(f"task {rollout.task_id!r} is not among the {len(tasks)} tasks")
                 if rollout.reward == 1:
                     found[rollout.task_id].append(_checked(rollout, tasks[rollout.task_id]))
+            except _Malformed:
+                malformed += 1
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
                 raise FireflyError(f"{path}, line {number}: {where}: {first['msg']}") from error
             except (_Unusable, ValueError) as error:
                 raise FireflyError(f"{path}, line {number}: {error}") from error
+    if malformed:
+        logger.warning("%d right rollouts of %s have a malformed call and are left out", malformed, path)
     return dict(found)
 
 
@@ -122,11 +136,13 @@ def _called(call: Json, position: int) -> tuple[str, dict[str, Json]]:
         try:
             arguments = json.loads(arguments or "{}")
         except ValueError:
-            raise _Unusable(
+            raise _Malformed(
                 f"message {position} has arguments that are no JSON: {arguments!r:.100}"
             ) from None
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise _Unusable(f"message {position} has a call without a name, or arguments that are no object")
+    if not isinstance(name, str):
+        raise _Unusable(f"message {position} has a call without a name")
+    if not isinstance(arguments, dict):
+        raise _Malformed(f"message {position} has arguments that are no object: {arguments!r:.100}")
     return name, arguments
 
 

@@ -70,5 +70,3 @@ class Told:
         self.calls.append(call)
         outcome = self._answer(call)
         return None if outcome is None else Answered(outcome, "exact", self._trust, len(self.calls))
-
-

@@ -130,7 +130,7 @@ def test_the_prompt_asks_the_question_and_the_recording_answers(stage: Stage) ->
     assert stage.world.store.exchange(first.exchange).call == ToolCall(
         tool=ToolRef("ledger", "list"), arguments={}
     )
-    assert second.trust is not None
+    assert second.tier == first.tier
     assert not environment.missed
 
 
@@ -154,13 +154,6 @@ def test_arguments_that_are_no_object_make_no_call(stage: Stage, arguments: Json
     assert environment.call("get", arguments) == str({"error": words})
     assert environment.calls == [CallMade(name="get", tool=ToolRef("ledger", "get"), outcome="invalid")]
     assert told.calls == []
-
-
-@pytest.mark.parametrize("name", [None, 3, ["get"], {"name": "get"}])
-def test_a_name_that_is_no_text_is_no_tool(stage: Stage, name: Any) -> None:
-    environment = within(stage, Told(nothing))
-    assert "no tool is called" in environment.call(name, {})
-    assert [call.outcome for call in environment.calls] == ["invalid"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +204,7 @@ def test_what_was_not_recorded_is_a_miss_and_says_so(stage: Stage) -> None:
         '{"\\udfff": 1}',
         '{"key": "\\u0000"}',
         '{"key": ' + "9" * 4000 + "}",
-        '{"key": ' + "[" * 200 + "]" * 200 + "}",
+        '{"key": ' + "[" * 90 + "]" * 90 + "}",
         '{"": {"": null}}',
     ],
 )
@@ -221,6 +214,19 @@ def test_no_arguments_that_a_model_can_write_break_the_world(stage: Stage, writt
         assert environment.call("get", json.loads(written))
         assert [call.outcome for call in environment.calls] in (["miss"], ["error"])
         assert environment.call("get", {"key": "plums"}) == AMOUNT
+
+
+@pytest.mark.parametrize(("depth", "outcome"), [(100, "answered"), (101, "invalid"), (5000, "invalid")])
+def test_arguments_that_are_nested_without_end_make_no_call(stage: Stage, depth: int, outcome: str) -> None:
+    """What a model writes that repeats a bracket; all that comes after would follow it down."""
+    value: Json = "deep"
+    for level in range(depth):
+        value = {"key": value} if level % 2 or level == depth - 1 else [value]
+    environment = within(stage, Told(lambda _: answered("41")))
+    text = environment.call("get", value)
+    assert [call.outcome for call in environment.calls] == [outcome]
+    if outcome == "invalid":
+        assert text == str({"error": "get() arguments are nested more than 100 deep"})
 
 
 # One world a rollout

@@ -1,0 +1,53 @@
+"""What the slow tests of training share: the tiny model of `make demo-train`, trained with three seeds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "examples" / "training" / "demo.py"
+SEEDS = (0, 1, 2)
+LIMIT_S = 1500
+"""All of them take some seven minutes on two cores."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    folder: Path
+    """What the demo leaves: the recording, tasks, models, evaluations."""
+    figures: Mapping[str, Any]
+    """Its last line."""
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> list[Learned]:
+    """Run the demo with each seed, all at once."""
+    folders = [tmp_path_factory.mktemp(f"learned-{seed}") for seed in SEEDS]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(DEMO), "--folder", str(folder), "--seed", str(seed)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, folder in zip(SEEDS, folders, strict=True)
+    ]
+    try:
+        ended = [process.communicate(timeout=LIMIT_S) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    found = []
+    for folder, (printed, errors) in zip(folders, ended, strict=True):
+        lines = printed.splitlines()
+        assert lines, errors
+        assert lines[-1].startswith("{"), f"{printed}\n{errors}"
+        found.append(Learned(folder, json.loads(lines[-1])))
+    return found
