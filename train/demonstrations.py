@@ -22,6 +22,7 @@ from synth.export.conversation import Function, aliases, function_of, reference
 from synth.export.rollouts import Rollout
 from synth.world import World
 from train.environment import Message, prompt_of, text_of_outcome, tools_of
+from train.evaluate import ROLLOUTS
 from train.suite import Suite
 
 Row = dict[str, Any]
@@ -49,20 +50,23 @@ def from_rollouts(suite: Suite, path: Path, *, only_right: bool) -> Iterator[Row
     arguments are no object.
 
     Args:
-        path: As `firefly eval` writes it, or the folder that holds it.
+        path: As `firefly eval` writes it, or the folder that holds it. A last line that a killed run wrote
+            half is left out.
         only_right: Only those of reward 1.
 
     Raises:
-        FireflyError: a line is no rollout.
+        FireflyError: there are none, or a line is no rollout.
     """
-    path = path / "rollouts.jsonl" if path.is_dir() else path
+    path = path / ROLLOUTS if path.is_dir() else path
     if not path.is_file():
         raise FireflyError(f"{path} is not there: it should be rollouts as firefly eval writes them")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 rollout = Rollout.model_validate(json.loads(line))
             except (ValidationError, ValueError, RecursionError) as error:
+                if not line.endswith("\n"):
+                    break
                 raise FireflyError(f"{path}, line {number}, is no rollout: {error!s:.100}") from error
             task = suite.by_id.get(rollout.task_id)
             if task is None or (only_right and rollout.reward != 1):
@@ -104,6 +108,13 @@ def from_explorer(path: Path) -> Iterator[Row]:
 
 
 def is_recording(path: Path) -> bool:
+    """Whether a file is a recording, and not rollouts; a folder is none.
+
+    Raises:
+        FireflyError: it cannot be read.
+    """
+    if path.is_dir():
+        return False
     try:
         with path.open("rb") as file:
             return file.read(15) == b"SQLite format 3"

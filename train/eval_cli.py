@@ -260,9 +260,11 @@ def _plain(record: Any) -> dict[str, Any]:
 
 def _real(suite: Suite, config: Path) -> World:
     """Return worlds that are the real servers, started for each rollout."""
+    from synth.export.conversation import offered
     from train.live_world import real
 
-    return real(config, {server for task in suite.tasks for server in task.servers})
+    # Those of distractors, too: a call to one would be a miss otherwise.
+    return real(config, {ref.server for task in suite.tasks for ref in offered(task)})
 
 
 def _inspect(
@@ -332,5 +334,6 @@ def _finish(
         if out is not None:
             click.echo(f"wrote {out / 'report.html'}")
     if played.stopped is not None:
-        click.echo(f"firefly: {played.stopped}; go on with --resume", err=True)
+        on = "; go on with --resume" if out is not None else ""
+        click.echo(f"firefly: {played.stopped}{on}", err=True)
         sys.exit(1)

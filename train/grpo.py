@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -201,10 +202,12 @@ def _rows(suite: Suite) -> Dataset:
 
 
 def _defaults(settings: GrpoSettings) -> dict[str, Any]:
+    # The fewest micro-steps whose rollouts, of all processes, are whole groups.
+    whole_groups = GROUP // math.gcd(GROUP, processes())
     return {
         # One long conversation at a time; the rest of a step is accumulated.
         "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": max(1, GROUP * PROMPTS // processes()),
+        "gradient_accumulation_steps": whole_groups * max(1, GROUP * PROMPTS // (whole_groups * processes())),
         "num_generations": GROUP,
         "learning_rate": 1e-5 if settings.lora else 1e-6,
         "lr_scheduler_type": "constant_with_warmup",

@@ -70,14 +70,21 @@ def no_bars() -> None:
 
 
 def base_of(model: str) -> str:
-    """Return the model that an adapter is for, or the model itself."""
+    """Return the model that an adapter is for, or the model itself.
+
+    Raises:
+        FireflyError: the adapter does not say.
+    """
     adapter = Path(model) / "adapter_config.json"
     if not adapter.is_file():
         return model
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not isinstance(base, str):
-        raise FireflyError(f"{adapter} does not name the model that the adapter is for")
-    return base
+    try:
+        match json.loads(adapter.read_text(encoding="utf-8")):
+            case {"base_model_name_or_path": str(base)}:
+                return base
+    except ValueError:
+        pass
+    raise FireflyError(f"{adapter} does not name the model that the adapter is for")
 
 
 def check_size(model: str) -> None:

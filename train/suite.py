@@ -64,8 +64,10 @@ def open_suite(
     """
     everything = read_tasks(folder)
     tasks = [task for task in everything if not splits or task.split in splits]
+    if not everything:
+        raise FireflyError(f"{folder} has no tasks")
     if not tasks:
-        there = ", ".join(sorted({task.split for task in everything})) or "none"
+        there = ", ".join(sorted({task.split for task in everything}))
         raise FireflyError(f"{folder} has no task in {' or '.join(splits)}; splits with tasks: {there}")
     store = Store(db)
     learned = ensure_learned(store, progress_to_stderr())

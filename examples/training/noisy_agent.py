@@ -1,30 +1,29 @@
-"""An agent that solves some of the training tasks and fails at more: demonstrations to begin reinforcement learning from.
+"""An agent that solves some training tasks and fails at more: demonstrations for a model to begin with.
 
     python examples/training/noisy_agent.py FOLDER
 
-FOLDER is a world of `world.py`. What the agent calls is answered by a replay of the recording, as it would be
-answered in training. `FOLDER/demonstrations.jsonl` gets a line a rollout: `task_id`, `reward` and `messages`.
+FOLDER is a world of `world.py`. A replay of the recording answers the agent's calls, as it does a policy's.
+`FOLDER/demonstrations.jsonl` gets a line a rollout: `task_id`, `reward` and `messages`.
 
-A model that imitates the agent mostly gives up, sometimes errs, and sometimes calls the right tools: then
-there is something to reinforce.
+A model that imitates it mostly gives up, sometimes errs, and sometimes makes the right calls: there is
+something to reinforce.
 """
 
 import argparse
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from recorder.canonical import canonical_json, readable_json
+from recorder.canonical import readable_json
 from recorder.exchange import ToolRef
 from synth.task import Task
-from train.environment import Environment, final_text, replayed
+from train.environment import Environment, replayed
 from train.reward import score
 from train.suite import Suite, open_suite
 
-HABITS = {"solve": 0.30, "give up": 0.56, "wrong tool": 0.07, "wrong argument": 0.07}
+HABITS = {"solve": 0.36, "give up": 0.52, "wrong tool": 0.06, "wrong argument": 0.06}
 """What the agent does, and how often."""
 GIVEN_UP = '{"answer": "unknown"}'
 SAMPLES = 16

@@ -1,11 +1,11 @@
-"""An MCP server on stdio over the SQLite file of a shop: two calls lead from an article's name to what is known of it.
+"""An MCP server on stdio over a shop's SQLite file: two calls lead from an article's name to its people.
 
     python examples/training/shop_server.py shop.db
 
 | tool | it returns |
 |---|---|
-| `find_lamp(name)`, … one for each of `KINDS` | `{"id": …}` |
-| `get_maker(id)`, … one for each of `FIELDS` | `{"maker": …}` |
+| `find_plate(name)` and so on, one for each of `KINDS` | `{"id": …}` |
+| `get_maker(id)` and so on, one for each of `FIELDS` | `{"maker": …}` |
 
 All of them only read. What is not there is a tool's error.
 """

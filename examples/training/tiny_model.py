@@ -1,19 +1,20 @@
-"""A model of the Qwen3 architecture that is small enough to be trained on a CPU in minutes, from random weights.
+"""A model of the Qwen3 architecture, small enough to be trained from random weights on a CPU in minutes.
 
     python examples/training/tiny_model.py FOLDER
 
 FOLDER is a world of `world.py` with the demonstrations of `noisy_agent.py`. `FOLDER/model` becomes a
-checkpoint like any other: `firefly sft` and all else load it from there.
+checkpoint like any other, with tokenizer and template.
 
-The chat template is that of Qwen3-4B-Instruct-2507, to the letter, and so is each rendered conversation. What makes
-it small is the tokenizer: texts that are the same in many prompts (the system prompt, each tool's schema,
-each schema of an answer) are one token each, all else is byte-pair encoding learned from the demonstrations.
+The chat template is that of Qwen3-4B-Instruct-2507, and every rendered conversation is what it is for that
+model. Only the tokenizer makes them short: what many prompts share (the system prompt, a tool's schema, the
+schema of an answer) is one token, and the rest is byte-pair encoding learned from the demonstrations.
 """
 
 import argparse
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 """Tokens of their own in the real vocabulary, too."""
 PARTS = r"""(?:[{}"\[\], ]*"\w+": )+"?|: `| ?[\p{L}_]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"""
-"""What a token may be a part of: the keys of a JSON text up to the next value, or one word, number or sign. So a word is
-the same token wherever it stands, and what stands before it is one as well: that is what copying hangs on."""
+"""What no token reaches beyond: the keys before a value in a JSON text, a word, a number, signs.
+
+A value stands behind the same token wherever it is, and two layers of attention find it by that.
+"""
 VOCABULARY = 1024
 """Tokens of the byte-pair encoding, at most."""
 LEARNED_FROM = 2000
@@ -49,7 +52,7 @@ Conversation = tuple[list[dict[str, Any]], list[Any]]
 
 def conversations(suite: Suite, demonstrations: Path) -> Iterator[Conversation]:
     with demonstrations.open(encoding="utf-8") as lines:
-        for line, _ in zip(lines, range(LEARNED_FROM), strict=False):
+        for line in islice(lines, LEARNED_FROM):
             rollout = json.loads(line)
             yield rollout["messages"], tools_of(suite.by_id[rollout["task_id"]], suite.functions)
 
@@ -98,7 +101,7 @@ def _constants(bare: PreTrainedTokenizerFast, found: Iterable[Conversation]) -> 
     for messages, tools in found:
         system = bare.apply_chat_template(messages[:1], tools=tools, tokenize=False)
         yield from (piece for piece in _PIECES.split(system) if piece and len(piece) >= SHORTEST_CONSTANT)
-        question, mark, schema = messages[1]["content"].partition(ASKED)
+        _, mark, schema = messages[1]["content"].partition(ASKED)
         yield mark + schema
 
 

@@ -2,11 +2,12 @@
 
     python examples/training/world.py FOLDER
 
-FOLDER gets `shop.db`, the shop itself; `recording.db`, all that was asked of its server; and `tasks/`. After
-that only the recording is needed: policies are answered by a replay.
+FOLDER gets `shop.db`, the shop itself; `recording.db`, what was asked of its server; and `tasks/`. From then
+on only the recording is needed: policies are answered by a replay of it.
 
-Everything in the shop is called by two short words or syllables out of small sets, so that what a model learns to copy for
-training tasks it can copy for others. The articles of the test split are never asked about in training.
+Names, ids and people are each two of a dozen symbols, with a sign or a word before either ("fox with apple",
+"ka-27", "dr anna of oslo"). So a tiny model learns to copy them all, also in combinations that it never saw:
+no article of the test split occurs in a task for training.
 """
 
 import argparse
@@ -28,30 +29,30 @@ HERE = Path(__file__).resolve().parent
 RECORD = [sys.executable, "-m", "firefly_proxy.cli", "record"]
 SYNTH = [sys.executable, "-m", "firefly_proxy.main", "synth"]
 AGAIN = 480
-"""Calls of a second session, since a task rests on a tool only if some call of it was answered alike in two."""
+"""Calls that a second session repeats: tasks rest on a tool only once two sessions got the same from it."""
 TASKS = 600
 
-ANIMALS = "ant bear crow deer eel fox goat hare ibis jay koala lynx".split()
-THINGS = "apple boat cup drum egg fan gate harp iron jar kite leaf".split()
-LETTERS = "ba co du fe gi ho ju ka li mo nu pe".split()
+ANIMALS = "ant bear crow deer eel fox goat hare ibis jay koala lynx"
+THINGS = "apple boat cup drum egg fan gate harp iron jar kite leaf"
+LETTERS = "ba co du fe gi ho ju ka li mo nu pe"
 NUMBERS = range(21, 33)
-PEOPLE = "anna bruno carla david elena felix gina henry irene jacob karen louis".split()
-TOWNS = "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima".split()
+PEOPLE = "anna bruno carla david elena felix gina henry irene jacob karen louis"
+TOWNS = "accra berlin cairo delhi essen fukui genoa hanoi izmir juba kyoto lima"
 
 
 def make_shop(path: Path, seed: int) -> None:
     """Write the shop's file: as many articles as there are names, with ids and people by chance."""
     rng = random.Random(seed)
 
-    def shuffled(form: str, first: Iterable[str], second: Iterable[object]) -> list[str]:
-        made = [form.format(*pair) for pair in product(first, second)]
+    def shuffled(form: str, first: str, second: Iterable[object]) -> list[str]:
+        made = [form.format(*pair) for pair in product(first.split(), second)]
         rng.shuffle(made)
         return made
 
     ids = shuffled("{}-{}", LETTERS, NUMBERS)
-    names = shuffled("{} with {}", ANIMALS, THINGS)
+    names = shuffled("{} with {}", ANIMALS, THINGS.split())
     kinds = [KINDS[number % len(KINDS)] for number in range(len(ids))]
-    people = [shuffled("dr {} of {}", PEOPLE, TOWNS) for _ in FIELDS]
+    people = [shuffled("dr {} of {}", PEOPLE, TOWNS.split()) for _ in FIELDS]
     columns = ("id", "kind", "name", *FIELDS)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE article ({', '.join(columns)})")
@@ -60,7 +61,10 @@ def make_shop(path: Path, seed: int) -> None:
 
 
 def every_call(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield all calls about what is in the shop: also those that a policy makes only where it errs."""
+    """Yield all calls about what is in the shop, also those that only an erring policy makes.
+
+    A policy is to learn from the answer to a wrong call; what was not recorded would be a miss instead.
+    """
     with closing(sqlite3.connect(path)) as connection:
         articles = connection.execute("SELECT id, name FROM article ORDER BY id").fetchall()
     for article, name in articles:
@@ -85,26 +89,16 @@ def make_world(folder: Path, seed: int) -> None:
         CalledProcessError: no tasks could be made.
     """
     shop, recording, tasks = folder / "shop.db", folder / "recording.db", folder / "tasks"
-    for path in folder.glob("*.db*"):
-        path.unlink()
+    for old in (*folder.glob("shop.db*"), *folder.glob("recording.db*")):
+        old.unlink()
     shutil.rmtree(tasks, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     make_shop(shop, seed)
     calls = list(every_call(shop))
     anyio.run(record, shop, recording, calls)
     anyio.run(record, shop, recording, calls[:AGAIN])
-    command = [
-        *SYNTH,
-        "--db",
-        str(recording),
-        "--out",
-        str(tasks),
-        "--count",
-        str(TASKS),
-        "--seed",
-        str(seed),
-    ]
-    subprocess.run(command, check=True)
+    limits = ["--count", str(TASKS), "--seed", str(seed)]
+    subprocess.run([*SYNTH, "--db", recording, "--out", tasks, *limits], check=True)
 
 
 def main() -> None:

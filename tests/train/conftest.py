@@ -1,4 +1,4 @@
-"""What the slow tests of training share: the tiny model of `make demo-train`, trained with three seeds."""
+"""What tests share: a data set, and the tiny model of `make demo-train`, trained with three seeds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.train.command import planted
 
 DEMO = Path(__file__).parents[2] / "examples" / "training" / "demo.py"
 SEEDS = (0, 1, 2)
@@ -51,3 +53,9 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> list[Learned]:
         assert lines[-1].startswith("{"), f"{printed}\n{errors}"
         found.append(Learned(folder, json.loads(lines[-1])))
     return found
+
+
+@pytest.fixture(scope="session")
+def garden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recording, `world.db`, and tasks of all splits made of it, `tasks/`."""
+    return planted(tmp_path_factory.mktemp("garden"))

@@ -12,8 +12,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from tests.train.scripted_model import byte_tokenizer
 
 HIDDEN = 32
-APART = 3.0
-"""What stands in the first dimension of every embedding; the head reads from it what is a phrase."""
+SEED = 5
+"""With it, rollouts end in many ways."""
+STRENGTH = 6.0
+"""Of what is not left to chance."""
 
 
 def chat_tokenizer(phrases: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -24,7 +26,7 @@ def chat_tokenizer(phrases: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def chat_model(
-    tokenizer: PreTrainedTokenizerFast, phrases: Sequence[str], *, seed: int = 0, longest: int = 16_384
+    tokenizer: PreTrainedTokenizerFast, phrases: Sequence[str], *, seed: int = SEED, longest: int = 16_384
 ) -> Qwen3ForCausalLM:
     """Return a model that writes phrases and ends, and hardly ever anything else."""
     torch.manual_seed(seed)
@@ -44,18 +46,21 @@ def chat_model(
         bos_token_id=None,
     )
     model = Qwen3ForCausalLM(config).eval()
-    written = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(phrases))]
+    said = tokenizer.convert_tokens_to_ids(list(phrases))
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = APART
-        model.lm_head.weight[:, 0] = -APART
-        model.lm_head.weight[written, 0] = APART
-        model.lm_head.weight[written, 1:] *= 4.0
+        embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+        # Dimension 0 stands in every token, and speaks for phrases; dimension 1 stands in phrases, for an end.
+        embedding[:, 0], embedding[:, 1] = STRENGTH, 0.0
+        embedding[said, 1] = STRENGTH
+        head[:, 0], head[:, 1] = -STRENGTH, 0.0
+        head[said, 0] = STRENGTH
+        head[tokenizer.eos_token_id, 1] = 3 * STRENGTH
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def saved(folder: Path, phrases: Sequence[str], *, seed: int = 0) -> Path:
+def saved(folder: Path, phrases: Sequence[str], *, seed: int = SEED) -> Path:
     """Write a model as a checkpoint like any other."""
     tokenizer = chat_tokenizer(phrases)
     chat_model(tokenizer, phrases, seed=seed).save_pretrained(folder)
