@@ -200,6 +200,9 @@ def eval_(
         assert model is not None
         _inspect(suite, settings, limits, model, samples, base_url, temperature, concurrency, out, as_json)
         return
+    if out is not None:
+        # Before a model is loaded, and begun after: one that is not there leaves no folder.
+        run_folder.check(out, settings, resume=resume)
     policy = make(kind, model, base_url=base_url, price=price, max_usd=max_usd, temperature=temperature)
     plan = Plan(samples, concurrency, seed, limits, blocking=live)
     with ExitStack() as stack:

@@ -223,7 +223,6 @@ def _defaults(settings: GrpoSettings) -> dict[str, Any]:
         "save_steps": 25,
         "seed": settings.seed,
         # An adapter is trained beside weights that do not change: half the memory, and nothing lost.
-        # An adapter is trained beside weights that do not change: half the memory, and nothing lost.
         **(
             {"model_init_kwargs": {"dtype": "bfloat16"}}
             if settings.lora and torch.cuda.is_available()

@@ -11,24 +11,38 @@ from recorder.canonical import readable_json
 from recorder.errors import FireflyError
 
 SETTINGS = "settings.json"
+BEGUN = f"{SETTINGS}.new"
+"""What it is called until it is whole."""
 
 
 def begin(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Make a run's folder, or take one up that was begun with the same settings.
 
     Raises:
+        FireflyError: as for `check`.
+    """
+    check(folder, settings, resume=resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First, and whole: a run that is killed at any time leaves a folder that can be gone on with.
+    beside = folder / BEGUN
+    beside.write_text(readable_json(settings) + "\n", encoding="utf-8")
+    beside.replace(folder / SETTINGS)
+
+
+def check(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Make sure that a run can begin in a folder, or go on in it, and change nothing.
+
+    Raises:
         FireflyError: it holds another run, or one and `resume` is not asked for, or something else.
     """
-    told = folder / SETTINGS
     if folder.exists() and not folder.is_dir():
         raise FireflyError(f"{folder} is a file; --out must name a folder")
-    text = readable_json(settings)
-    if told.is_file():
+    if (folder / SETTINGS).is_file():
         if not resume:
             raise FireflyError(
                 f"{folder} holds a run already: --resume goes on with it, or name another --out"
             )
-        before, now = json.loads(told.read_text(encoding="utf-8")), json.loads(text)
+        before, now = read(folder), json.loads(readable_json(settings))
         different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         if different:
             name = different[0]
@@ -37,14 +51,11 @@ def begin(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
                 " --resume needs the same settings"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
-        first = min(each.name for each in folder.iterdir())
-        raise FireflyError(f"{folder} holds {first}, which is of no run; --out must be a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    # First, and whole: a run that is killed right after leaves a folder that can be gone on with.
-    beside = told.with_name(f"{told.name}.new")
-    beside.write_text(text + "\n", encoding="utf-8")
-    beside.replace(told)
+    others = sorted({each.name for each in folder.iterdir()} - {BEGUN}) if folder.exists() else []
+    if others:
+        raise FireflyError(
+            f"{folder} holds {others[0]}, which is of no run; --out must be a new or empty folder"
+        )
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -54,7 +65,6 @@ def read(folder: Path) -> dict[str, Any]:
         FireflyError: the folder holds none.
     """
     try:
-        value = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise FireflyError(f"{folder} holds no run: {SETTINGS} is not there, or cannot be read") from error
-    return dict(value)

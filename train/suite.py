@@ -81,8 +81,7 @@ def _check_world(tasks: Sequence[Task], world: World, folder: Path, db: Path) ->
     there = {world.session_hash(session.id) for session in world.store.sessions()}
     foreign = [task for task in tasks if not there.issuperset(task.world)]
     if foreign:
-        missing = len({session for task in foreign for session in task.world} - there)
         raise WorldError(
-            f"{len(foreign)} of {len(tasks)} tasks in {folder} cite {missing} sessions that {db} does not"
-            " hold: --db must name the recording that they were made from, or one that contains it"
+            f"{len(foreign)} of {len(tasks)} tasks in {folder} cite sessions that {db} does not hold: --db"
+            " must name the recording that they were made from, or one that contains it"
         )

@@ -98,7 +98,7 @@ class Demo:
     def success(self, model: str) -> float:
         """Return the share of right answers on held-out tasks, and keep the report beside the model."""
         command = [*FIREFLY, "eval", *self._about, "--policy", "local", "--model", self._folder / model]
-        limits = ["--max-turns", 3, "--max-tokens", 128, "--concurrency", 128]
+        limits = ["--max-turns", 3, "--max-tokens", 160, "--concurrency", 128]
         out = [
             "--samples",
             SAMPLES,
@@ -114,7 +114,7 @@ class Demo:
         return [
             *[*FIREFLY, "train", method, *self._about, "--model", self._folder / model],
             *["--config", HERE / f"{method}.yaml", "--seed", self._seed, "--out", self._folder / out],
-            *(["--max-tokens", 128, "--max-turns", 3, "--eval-samples", 0] if method == "grpo" else []),
+            *(["--max-tokens", 160, "--max-turns", 3, "--eval-samples", 0] if method == "grpo" else []),
             *more,
         ]
 

@@ -423,7 +423,9 @@ def test_whatever_an_export_says_of_answers_is_what_reads_them_here(
     format: str, folder: Path, tmp_path: Path
 ) -> None:
     run(folder, format, tmp_path / "out")
-    told = "".join((tmp_path / "out" / name).read_text() for name in READERS if (tmp_path / "out" / name).exists())
+    told = "".join(
+        (tmp_path / "out" / name).read_text() for name in READERS if (tmp_path / "out" / name).exists()
+    )
     if "is_right" in told:
         assert "synth.export.conversation" in told
         assert "answer_in(" in told

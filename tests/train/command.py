@@ -49,7 +49,9 @@ def firefly(*arguments: object) -> Ran:
         return Ran(code, out.getvalue().decode(), err.getvalue().decode())
 
 
-def started(*arguments: object, python: tuple[str, ...] = ("-m", "firefly_proxy.main")) -> subprocess.Popen[str]:
+def started(
+    *arguments: object, python: tuple[str, ...] = ("-m", "firefly_proxy.main")
+) -> subprocess.Popen[str]:
     """Start it in a process of its own."""
     return subprocess.Popen(
         [sys.executable, *python, *map(str, arguments)],

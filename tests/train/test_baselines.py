@@ -157,7 +157,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(shop: Path) -> list[object]:
-    return ["--tasks", shop / "tasks", "--db", shop / "world.db", "--split", "train", "--split", "test", "--json"]
+    return [
+        "--tasks",
+        shop / "tasks",
+        "--db",
+        shop / "world.db",
+        "--split",
+        "train",
+        "--split",
+        "test",
+        "--json",
+    ]
 
 
 def test_the_oracle_is_right_against_the_real_server(shop: Path, tmp_path: Path) -> None:
@@ -177,9 +187,7 @@ def test_each_rollout_has_a_real_server_of_its_own(shop: Path) -> None:
     suite = open_suite(shop / "tasks", shop / "world.db", splits=("train",))
     task = suite.tasks[0]
     with real(shop / "mcp.json", {"ledger"})(task) as first, real(shop / "mcp.json", ())(task) as second:
-        put = ToolCall.model_validate(
-            {"tool": ["ledger", "put"], "arguments": {"key": "new", "value": "1"}}
-        )
+        put = ToolCall.model_validate({"tool": ["ledger", "put"], "arguments": {"key": "new", "value": "1"}})
         get = ToolCall.model_validate({"tool": ["ledger", "get"], "arguments": {"key": "new"}})
         assert first.call(put) is not None
         texts = []

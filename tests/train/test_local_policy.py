@@ -92,9 +92,7 @@ def rollouts(
     suite = Suite((stage.task,), stage.world, stage.functions)
     ended: list[Rollout] = []
     how = Plan(**{"samples": SAMPLES, "limits": limits, **plan})
-    played = in_time(
-        lambda: evaluate(suite, replayed(stage.world.replayer), policy, how, keep=ended.append)
-    )
+    played = in_time(lambda: evaluate(suite, replayed(stage.world.replayer), policy, how, keep=ended.append))
     assert played.stopped is None
     return untimed(played.rollouts), untimed(ended)
 
@@ -302,7 +300,7 @@ def parsed(chat: Chat, text: str) -> Any:
 
 
 def test_a_call_is_read_as_the_template_writes_it(chat: Chat) -> None:
-    message = parsed(chat, f'Let me look.\n{call("get", json.dumps({"key": "plums"}))}<|im_end|>')
+    message = parsed(chat, f"Let me look.\n{call('get', json.dumps({'key': 'plums'}))}<|im_end|>")
     assert message["content"].strip() == "Let me look."
     function = {"name": "get", "arguments": {"key": "plums"}}
     assert message["tool_calls"] == [{"type": "function", "function": function}]
@@ -386,7 +384,9 @@ def test_a_template_whose_calls_nobody_can_read_says_what_to_do() -> None:
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(FireflyError, match=f"no model {tmp_path}: a folder with a checkpoint cannot be loaded"):
+    with pytest.raises(
+        FireflyError, match=f"no model {tmp_path}: a folder with a checkpoint cannot be loaded"
+    ):
         check_size(str(tmp_path))
     with pytest.raises(FireflyError, match=f"no model {tmp_path / 'none'}: "):
         check_size(str(tmp_path / "none"))
