@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -245,11 +246,22 @@ def compare(runs: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
     base = read_rollouts(first)
     found = [(other, compared(base, read_rollouts(other))) for other in others]
     if as_json:
-        rows = [{"first": str(first), "second": str(other), **_plain(each)} for other, each in found]
+        rows = [{"runs": [str(first), str(other)], **_plain(each)} for other, each in found]
         click.echo(readable_json({"comparisons": rows}))
         return
+    names = _told_apart(runs)
     for other, each in found:
-        click.echo((compare_markdown if markdown else compare_text)(each, (str(first), str(other))))
+        click.echo((compare_markdown if markdown else compare_text)(each, (names[first], names[other])))
+
+
+def _told_apart(runs: Sequence[Path]) -> dict[Path, str]:
+    """Return the end of each path that tells them apart: a table has room for little more."""
+    longest = max(len(run.parts) for run in runs)
+    for length in range(1, longest + 1):
+        names = {run: "/".join(run.parts[-length:]) for run in runs}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def _ks(samples: int) -> list[int]:

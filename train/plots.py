@@ -166,7 +166,18 @@ CURVES = {
 """Metric → its title, in the order that they are drawn in; others follow under their own names, if they ever
 change."""
 
-NOT_DRAWN = frozenset({"step", "epoch"})
+NOT_DRAWN = frozenset(
+    {
+        "step",
+        "epoch",
+        "num_tokens",
+        "rewards/verified/mean",
+        "rewards/verified/std",
+        *(f"completions/{bound}_{kind}length" for bound in ("min", "max") for kind in ("", "terminated_")),
+        "completions/mean_terminated_length",
+    }
+)
+"""What only grows, or says what another one says."""
 
 SMOOTHED_FROM = 12
 """Points; below, a smoothed line shows nothing more."""

@@ -239,7 +239,7 @@ def grpo(
         "model": model,
         "lora": lora,
         "seed": seed,
-        "steps": made.steps,
+        "steps": told.get("max_steps", made.steps),
         "max_tokens": max_tokens,
         "max_turns": max_turns,
         "miss": miss,

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ class MessagesEndpoint:
         """Replies to requests that the real API would not have taken, or that had none in the script."""
         self.closing = threading.Event()
         self._script = script if callable(script) else _in_order(iter(script))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.endpoint = self  # type: ignore[attr-defined]
 
@@ -357,6 +358,13 @@ def _check_breakpoints(body: Any) -> None:
     if len(marks) > 4:
         words = "A maximum of 4 blocks with cache_control may be provided."
         raise Refused(f"{words} Found {len(marks)}.")
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that is killed, or gives up, is none of our troubles.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

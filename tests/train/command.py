@@ -1,4 +1,4 @@
-"""`firefly` as the command line runs it, in this process or in one of its own; and a data set to run it on."""
+"""`firefly` as the command line runs it, in this process or in its own; and a data set to run it on."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from tests.servers import ledger
 from tests.train.command import firefly, refused
 from tests.train.ledger_rollouts import Stage, staged
 from tests.train.scripted_policy import Told
-from train.baselines import DoNothing, Oracle, Random as Chance
+from train.baselines import DoNothing, Oracle
+from train.baselines import Random as Chance
 from train.environment import Environment, replayed
 from train.evaluate import Plan, Played, evaluate
 from train.live_world import real

@@ -16,9 +16,8 @@ from tests.train.ledger_rollouts import AMOUNT, LISTED, RIGHT, Stage, staged
 from tests.train.scripted_policy import Line, Scripted, asks, says
 from train.baselines import Oracle
 from train.demonstrations import EXPLORING, MOST_TOOLS, from_explorer, from_rollouts, is_recording, references
-from train.environment import prompt_of, tools_of
+from train.environment import prompt_of, replayed, tools_of
 from train.evaluate import Plan, evaluate, write_sorted
-from train.environment import replayed
 from train.policy import PolicyFailed
 from train.rollout import Limits, Rollout
 from train.suite import Suite, open_suite
@@ -90,7 +89,7 @@ def test_wrong_ones_are_kept_where_all_are_wanted(stage: Stage, tmp_path: Path) 
         found = from_rollouts(suite_of(stage), path, only_right=only_right)
         return [row["messages"][-1]["content"] for row in found]
 
-    # A call whose arguments are no object cannot be rendered, and a rollout without a message teaches nothing.
+    # A call whose arguments are no object cannot be rendered; without a message there is nothing to learn.
     assert ends(only_right=True) == [RIGHT, RIGHT]
     assert ends(only_right=False) == [RIGHT, RIGHT, "No idea."]
 
@@ -116,7 +115,7 @@ def test_a_line_that_is_no_rollout_is_named(stage: Stage, tmp_path: Path, line: 
         file.write(f"{line}\n")
     with pytest.raises(FireflyError, match=f"{path}, line 2, is no rollout"):
         list(from_rollouts(suite_of(stage), path, only_right=True))
-    with pytest.raises(FireflyError, match="none.jsonl is not there: it should be rollouts"):
+    with pytest.raises(FireflyError, match=r"none\.jsonl is not there: it should be rollouts"):
         list(from_rollouts(suite_of(stage), tmp_path / "none.jsonl", only_right=True))
 
 
@@ -125,7 +124,7 @@ def test_a_recording_is_told_from_rollouts(stage: Stage, tmp_path: Path) -> None
     written(tmp_path / "rollouts.jsonl", stage, [says(RIGHT)])
     assert not is_recording(tmp_path / "rollouts.jsonl")
     assert not is_recording(tmp_path)
-    with pytest.raises(FireflyError, match="cannot read .*none: No such file"):
+    with pytest.raises(FireflyError, match=r"cannot read .*none: No such file"):
         is_recording(tmp_path / "none")
 
 
@@ -141,30 +140,26 @@ def text(words: str, **more: Json) -> dict[str, Json]:
 
 def walked(path: Path, *sessions: tuple[str | None, list[Said]], extra_tools: int = 0) -> None:
     """Record sessions, each with its run; all servers have the tools `look` and `go`."""
+    names = ["look", "go", *(f"extra_{number:02}" for number in range(extra_tools))]
+    tools = [
+        {"name": name, "description": f"To {name}.", "inputSchema": {"type": "object"}} for name in names
+    ]
     for run, said in sessions:
         writer = RecordingWriter(path, group="g", run=run)
         ids = {name: writer.add_server(name, {}) for name in dict.fromkeys(server for server, *_ in said)}
-        numbers = iter(range(10_000))
-
-        def say(server: int, method: str, params: Any, reply: Any) -> None:
-            frame = {"jsonrpc": "2.0", "id": next(numbers)}
-            writer.record(
-                server, "to_server", [json.dumps({**frame, "method": method, "params": params}).encode()]
-            )
+        asked: list[tuple[int, str, Any, Any]] = [
+            (server, "tools/list", {}, {"result": {"tools": tools}}) for server in ids.values()
+        ]
+        for server, tool, arguments, reply in said:
+            asked.append((ids[server], "tools/call", {"name": tool, "arguments": arguments}, reply))
+        for number, (server_id, method, params, reply) in enumerate(asked):
+            frame = {"jsonrpc": "2.0", "id": number}
+            request = json.dumps({**frame, "method": method, "params": params})
+            writer.record(server_id, "to_server", [request.encode()])
             if reply is not None:
-                writer.record(server, "to_client", [json.dumps({**frame, **reply}).encode()])
-
-        for server in ids.values():
-            names = ["look", "go", *(f"extra_{number:02}" for number in range(extra_tools))]
-            tools = [
-                {"name": name, "description": f"To {name}.", "inputSchema": {"type": "object"}}
-                for name in names
-            ]
-            say(server, "tools/list", {}, {"result": {"tools": tools}})
-        for name, tool, arguments, reply in said:
-            say(ids[name], "tools/call", {"name": tool, "arguments": arguments}, reply)
-        for server in ids.values():
-            writer.end_server(server, "done")
+                writer.record(server_id, "to_client", [json.dumps({**frame, **reply}).encode()])
+        for server_id in ids.values():
+            writer.end_server(server_id, "done")
         writer.end("done")
 
 

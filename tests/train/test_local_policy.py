@@ -23,6 +23,7 @@ from train.environment import TOO_DEEP, Environment, replayed, tools_of  # noqa:
 from train.evaluate import Plan, evaluate  # noqa: E402
 from train.local_policy import LocalPolicy  # noqa: E402
 from train.models import base_of, check_size, load, parameters  # noqa: E402
+from train.policies import make  # noqa: E402
 from train.policy import Reply, Seat  # noqa: E402
 from train.rollout import Limits, Rollout  # noqa: E402
 from train.suite import Suite  # noqa: E402
@@ -157,9 +158,9 @@ def test_a_rollout_does_not_depend_on_its_batch(stage: Stage, chat: Chat, model:
 
 def test_another_seed_is_another_chance(stage: Stage, chat: Chat, model: Any) -> None:
     policy = LocalPolicy(model, chat, name="tiny")
-    first, second = (rollouts(stage, policy, seed=seed)[0] for seed in (0, 1))
+    first, second = (rollouts(stage, policy, seed=seed, samples=6)[0] for seed in (0, 1))
     assert first != second
-    again, _ = rollouts(stage, LocalPolicy(model, chat, name="tiny"), seed=1)
+    again, _ = rollouts(stage, LocalPolicy(model, chat, name="tiny"), seed=1, samples=6)
     assert again == second
 
 
@@ -183,7 +184,7 @@ def test_tokens_are_drawn_as_often_as_the_model_gives_them(
     stage: Stage, chat: Chat, model: Any, temperature: float
 ) -> None:
     """Pearson's chi-square over the tokens of which five or more are expected, the others put together."""
-    draws = 3000
+    draws = 2000
     policy = LocalPolicy(model, chat, name="tiny", temperature=temperature)
     taken = seats(stage, [2**40 + 977 * number for number in range(draws)], 1)
     first_messages(policy, taken)
@@ -266,7 +267,7 @@ def test_a_gpu_that_is_full_is_said_in_a_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(model, "generate", full)
-    with pytest.raises(FireflyError, match="no room for 16 rollouts at once: .*--concurrency"):
+    with pytest.raises(FireflyError, match=r"no room for 16 rollouts at once: .*--concurrency"):
         rollouts(stage, LocalPolicy(model, chat, name="tiny"))
 
 
@@ -368,10 +369,10 @@ def test_a_tokenizer_is_checked_and_can_be_loaded(tmp_path: Path) -> None:
 def test_a_template_that_knows_no_tools_cannot_be_used() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(FireflyError, match="^it has no chat template: a model for tool use is needed"):
+    with pytest.raises(FireflyError, match=r"^it has no chat template: a model for tool use is needed"):
         checked(tokenizer, "it")
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    with pytest.raises(FireflyError, match="^it has a chat template without tools: a model for tool use"):
+    with pytest.raises(FireflyError, match=r"^it has a chat template without tools: a model for tool use"):
         checked(tokenizer, "it")
 
 
@@ -411,6 +412,28 @@ def test_the_base_of_an_adapter_is_found(tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text(broken)
         with pytest.raises(FireflyError, match="does not name the model"):
             base_of(str(tmp_path))
+
+
+def test_an_adapter_is_played_merged_into_its_base(stage: Stage, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = saved(tmp_path / "base", PHRASES)
+    adapted = peft.get_peft_model(
+        load(str(base)), peft.LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    load_tokenizer(str(base)).save_pretrained(tmp_path / "adapter")
+    taken = [seats(stage, range(20), 4) for _ in range(3)]
+    expected = adapted.merge_and_unload()
+    policies = [
+        make("local", str(tmp_path / "adapter")),
+        LocalPolicy(expected, Chat(load_tokenizer(str(base))), name="merged"),
+        make("local", str(base)),
+    ]
+    for policy, each in zip(policies, taken, strict=True):
+        assert isinstance(policy, LocalPolicy)
+        first_messages(policy, each)
+    merged, same, without = ([seat.kept.completion for seat in each] for each in taken)
+    assert merged == same != without
 
 
 LARGE = {

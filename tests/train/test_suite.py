@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -101,16 +100,3 @@ def test_misses_are_counted_beside_the_recording_where_that_is_asked_for(
     assert missed
     told = firefly("misses", "--db", db, "--json").json
     assert len(told["misses"]) == (len(missed) if journalled else 0)
-
-
-def test_a_recording_that_cannot_be_written_beside_is_played_all_the_same(
-    garden: Path, tmp_path: Path
-) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("nothing is read-only to root")
-    db = recorded_again(tmp_path)
-    tmp_path.chmod(0o500)
-    try:
-        assert open_suite(garden / "tasks", db, journalled=True).tasks
-    finally:
-        tmp_path.chmod(0o700)

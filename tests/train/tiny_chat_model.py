@@ -1,4 +1,4 @@
-"""A model of random weights that makes calls and answers: it writes phrases by chance, as its context has it."""
+"""A model of random weights that makes calls and answers: phrases by chance, as its context has it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def chat_model(
     said = tokenizer.convert_tokens_to_ids(list(phrases))
     with torch.no_grad():
         embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
-        # Dimension 0 stands in every token, and speaks for phrases; dimension 1 stands in phrases, for an end.
+        # Dimension 0 stands in every token and speaks for phrases; dimension 1, in phrases, for an end.
         embedding[:, 0], embedding[:, 1] = STRENGTH, 0.0
         embedding[said, 1] = STRENGTH
         head[:, 0], head[:, 1] = -STRENGTH, 0.0
