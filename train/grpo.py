@@ -25,19 +25,22 @@ from train.policy import Policy
 from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
 from train.reward import RewardKind, Score, score
 from train.rollout import Limits
-from train.samples import SampleLog
+from train.samples import SAMPLES, SampleLog
 from train.suite import Suite
 from train.training import (
+    METRICS,
     MODEL,
     Every,
     RunLog,
     arguments,
+    checked,
+    explained,
     is_main,
     last_checkpoint,
     lora_config,
     processes,
     quiet,
-    step_of,
+    refused,
 )
 
 GROUP, PROMPTS = 8, 16
@@ -115,14 +118,17 @@ def _parts(scores: Sequence[Score], environments: Sequence[TrlEnvironment]) -> d
     played = list(map(environment_of, environments))
     calls = [call for environment in played for call in environment.calls]
     made = Counter(call.outcome for call in calls)
+    # Those whose arguments were no object never came to the environment.
+    made["invalid"] += sum(environment._attempts.count(None) for environment in environments)
     tiers = Counter(call.tier for call in calls)
-    of_calls = max(1, len(calls))
+    attempted = sum(len(environment._attempts) for environment in environments)
+    of_calls = max(1, attempted)
     return {
         "rollouts/right": sum(each.right for each in scores) / len(scores),
         "rollouts/missed": sum(environment.missed for environment in played) / len(scores),
         "rollouts/fields_right": sum(fields) / max(1, len(fields)),
         "rollouts/trust": sum(each.trust for each in scores) / len(scores),
-        "rollouts/calls": len(calls) / len(scores),
+        "rollouts/calls": attempted / len(scores),
         "calls/valid": 1 - made["invalid"] / of_calls,
         "calls/error": made["error"] / of_calls,
         "calls/missed": made["miss"] / of_calls,
@@ -137,6 +143,7 @@ def train_grpo(
     folder: Path,
     config: Mapping[str, Any],
     held_out: HeldOut | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train on the suite's tasks, going on from the folder's last checkpoint, and return what came of it.
 
@@ -145,31 +152,37 @@ def train_grpo(
     Args:
         config: GRPOConfig's own names, over our defaults.
         held_out: Called with the model as it is; not where it is sharded over processes.
+        begin: Called before anything is written, once nothing stands against it.
 
     Raises:
         FireflyError: a model or settings that cannot be used.
     """
+    given = checked(GRPOConfig, config)
     model = trainable(settings.model, lora=settings.lora)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
-    log = RunLog(folder, step_of(started))
-    made = arguments(GRPOConfig, folder, _defaults(settings), config)
+    log = RunLog(folder, started, (METRICS, SAMPLES))
+    made = arguments(GRPOConfig, folder, _defaults(settings, given, len(suite.tasks)), given)
     _check_saving(made)
+    _check_tasks(made, len(suite.tasks))
     if made.use_vllm and find_spec("vllm") is None:
         raise FireflyError("use_vllm needs vLLM, which is not installed: pip install vllm")
+    if made.remove_unused_columns:
+        raise FireflyError("remove_unused_columns would remove what says which task a row is: leave it out")
     reward = Verified(suite, settings.limits, settings.reward, settings.seed)
-    trainer = RecordedToolsTrainer(
-        suite=suite,
-        world=world,
-        min_trust_in_loss=settings.min_trust_in_loss,
-        model=model,
-        reward_funcs=reward,
-        args=made,
-        train_dataset=_rows(suite),
-        processing_class=tokenizer,
-        callbacks=[log],
-        peft_config=lora_config(model, lora=settings.lora),
-    )
+    with refused():
+        trainer = RecordedToolsTrainer(
+            suite=suite,
+            world=world,
+            min_trust_in_loss=settings.min_trust_in_loss,
+            model=model,
+            reward_funcs=reward,
+            args=made,
+            train_dataset=_rows(suite),
+            processing_class=tokenizer,
+            callbacks=[log],
+            peft_config=lora_config(model, lora=settings.lora),
+        )
     trainer.add_callback(SampleLog(folder, suite, reward))
     if held_out is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         logger.warning(
@@ -180,15 +193,18 @@ def train_grpo(
 
         def look(step: int) -> None:
             model = trainer.accelerator.unwrap_model(trainer.model)
-            policy = LocalPolicy(model, Chat(tokenizer), name=policy_name, temperature=made.temperature)
+            chat = Chat(tokenizer, made.chat_template_kwargs)
+            policy = LocalPolicy(model, chat, name=policy_name, temperature=made.temperature)
             log.write(step, held_out(policy, step))
 
         trainer.add_callback(Every(settings.eval_every, look))
     quiet(trainer)
-    trainer.train(resume_from_checkpoint=str(started) if started else None)
-    trainer.save_model(str(folder / MODEL))
-    if is_main():
-        tokenizer.save_pretrained(str(folder / MODEL))
+    begin()
+    with explained(folder):
+        trainer.train(resume_from_checkpoint=str(started) if started else None)
+        trainer.save_model(str(folder / MODEL))
+        if is_main():
+            tokenizer.save_pretrained(str(folder / MODEL))
     return {"steps": trainer.state.global_step, "tokens": trainer.state.num_input_tokens_seen}
 
 
@@ -201,13 +217,17 @@ def _rows(suite: Suite) -> Dataset:
     )
 
 
-def _defaults(settings: GrpoSettings) -> dict[str, Any]:
+def _defaults(settings: GrpoSettings, given: Mapping[str, Any], tasks: int) -> dict[str, Any]:
+    """Return our settings, beside those that are given."""
+    group = max(1, given.get("num_generations", GROUP))
+    at_once = max(1, given.get("per_device_train_batch_size", 1) * processes())
     # The fewest micro-steps whose rollouts, of all processes, are whole groups.
-    whole_groups = GROUP // math.gcd(GROUP, processes())
+    whole_groups = group // math.gcd(group, at_once)
+    rollouts = min(GROUP * PROMPTS, group * tasks)
     return {
         # One long conversation at a time; the rest of a step is accumulated.
         "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": whole_groups * max(1, GROUP * PROMPTS // (whole_groups * processes())),
+        "gradient_accumulation_steps": whole_groups * max(1, rollouts // (whole_groups * at_once)),
         "num_generations": GROUP,
         "learning_rate": 1e-5 if settings.lora else 1e-6,
         "lr_scheduler_type": "constant_with_warmup",
@@ -237,10 +257,29 @@ def _check_saving(made: GRPOConfig) -> None:
     Raises:
         FireflyError: they would.
     """
+    if made.save_strategy != "steps":
+        return
     every = made.steps_per_generation * made.num_iterations
-    steps = -(-every // made.gradient_accumulation_steps)
-    if every % made.gradient_accumulation_steps or made.save_steps % steps:
+    # Below 1 it is a share of all steps.
+    saved = made.save_steps if made.save_steps >= 1 else math.ceil(made.save_steps * max(0, made.max_steps))
+    if saved * made.gradient_accumulation_steps % every:
+        steps = every // math.gcd(every, made.gradient_accumulation_steps)
         raise FireflyError(
             f"save_steps is {made.save_steps:g}, and rollouts are made every {every} micro-steps: it must be"
             f" a multiple of {steps} steps, or a resumed run would not be the run that was interrupted"
+        )
+
+
+def _check_tasks(made: GRPOConfig, tasks: int) -> None:
+    """Make sure that there are tasks for the rollouts that are made at once: TRL drops what is less.
+
+    Raises:
+        FireflyError: there are not.
+    """
+    needed = made.generation_batch_size // made.num_generations
+    if needed > tasks:
+        raise FireflyError(
+            f"{needed} tasks are tried at once, {made.num_generations} times each, and there are {tasks}:"
+            " lower per_device_train_batch_size, gradient_accumulation_steps or generation_batch_size"
+            " in --config"
         )

@@ -51,7 +51,8 @@ class LocalPolicy:
     others are in its batch (but for the rounding of batched arithmetic).
 
     Args:
-        model: In evaluation mode or not; it is put back as it was.
+        model: In evaluation mode or not; it is put back as it was. Of its generation settings, only the end
+            tokens are used.
         temperature: 0 takes the likeliest token.
     """
 
@@ -157,8 +158,10 @@ class LocalPolicy:
             pad_token_id=self._pad,
             disable_compile=True,
         )
-        training = self._model.training
+        training, own = self._model.training, self._model.generation_config
         self._model.train(False)
+        # Else what a checkpoint has for settings of its own would fill in what ours leave open.
+        self._model.generation_config = settings
         try:
             with torch.no_grad():
                 # A stub in transformers has `generate` of another class.
@@ -171,6 +174,7 @@ class LocalPolicy:
                 )
         finally:
             self._model.train(training)
+            self._model.generation_config = own
         found = []
         for request, row in zip(batch, made[:, width:].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in self._ends), len(row))

@@ -1,8 +1,9 @@
-"""Recorded tools as TRL's GRPOTrainer takes them: one environment class for each set of tools.
+"""Recorded tools as TRL's GRPOTrainer takes them: one environment for each set of tools.
 
 TRL finds tools as methods of an environment, and describes them by their signatures. Ours are recorded: the
 trainer is given their schemas as they were listed, and each call goes to the rollout's own world. What it
-reaches into (`_env_tools`, `_sync_tool_dicts`, `_tool_call_loop`) is TRL 1.16's own and tested against it.
+reaches into (`_env_tools`, `_sync_tool_dicts`, `_tool_call_loop`, `_generate_and_score_completions`) is TRL
+1.16's own and tested against it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from trl import GRPOTrainer
 
 from recorder.canonical import content_hash
 from recorder.exchange import Json
-from synth.export.conversation import Function, offered
+from synth.export.conversation import offered
 from synth.task import Task
-from train.environment import CallMade, Environment, Message, World, tools_of
+from train.environment import TOO_DEEP, CallMade, Environment, Message, World, is_deep, tools_of
 from train.suite import Suite
+from train.training import Run
 
 
 def tool_set(task: Task) -> str:
@@ -28,28 +31,31 @@ def tool_set(task: Task) -> str:
 
 
 class TrlEnvironment:
-    """What a rollout of TRL's plays in: reset with a task, then asked by name.
+    """What a rollout of TRL's plays in: reset with a task, then asked by name."""
 
-    Subclasses have a method for each tool, as TRL looks for such; calls do not pass through them. So nothing
-    here but `reset` may have a name that a tool could have.
-    """
-
-    _suite: Suite
-    _world: World
-
-    def __init__(self) -> None:
+    def __init__(self, suite: Suite, world: World) -> None:
+        self._suite, self._world = suite, world
         self._opened = ExitStack()
         self._environment: Environment | None = None
         self._attempts: list[CallMade | None] = []
         """A call each, in order; `None` where it never reached the world, as its arguments were no object."""
         self._failure: Exception | None = None
 
+    @staticmethod
+    def recorded() -> str:
+        """Stand for all tools: TRL wants to find one, and compares each that it finds with all others."""
+        raise NotImplementedError("calls go to the environment")
+
     def reset(self, task_id: str, **_: Any) -> None:
-        self._opened.close()
+        self._close()
         task = self._suite.by_id[task_id]
         caller = self._opened.enter_context(self._world(task))
         self._environment = Environment(task, self._suite.functions, caller)
         self._attempts, self._failure = [], None
+
+    def _close(self) -> None:
+        self._opened.close()
+        self._environment = None
 
     def _call(self, attempt: int, name: str, arguments: Mapping[str, Json]) -> str:
         environment = environment_of(self)
@@ -98,28 +104,7 @@ class _Tools(dict[str, Any]):
         return _ToolCall(self._rollout, len(self._rollout._attempts) - 1, name)
 
 
-def factories(suite: Suite, world: World) -> dict[str, Callable[[], TrlEnvironment]]:
-    """Return an environment class for each set of tools that a task offers."""
-    found: dict[str, Callable[[], TrlEnvironment]] = {}
-    for task in suite.tasks:
-        name = tool_set(task)
-        if name not in found:
-            methods = {suite.functions[ref].name: _method(suite.functions[ref]) for ref in offered(task)}
-            found[name] = type(
-                "Recorded", (TrlEnvironment,), {**methods, "_suite": suite, "_world": staticmethod(world)}
-            )
-    return found
-
-
-def _method(function: Function) -> Callable[..., str]:
-    def tool(self: TrlEnvironment, **arguments: Json) -> str:
-        raise NotImplementedError("calls go to the environment")
-
-    tool.__name__, tool.__doc__ = function.name, function.description
-    return tool
-
-
-class RecordedToolsTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
+class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignore]
     """GRPOTrainer whose tools are recorded ones.
 
     Args:
@@ -131,11 +116,21 @@ class RecordedToolsTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
     def __init__(
         self, *, suite: Suite, world: World, min_trust_in_loss: float = 0.0, **arguments: Any
     ) -> None:
-        super().__init__(environment_factory=factories(suite, world), **arguments)
+        first = {tool_set(task): task for task in reversed(suite.tasks)}
+        one: Callable[[], TrlEnvironment] = partial(TrlEnvironment, suite, world)
+        super().__init__(environment_factory=dict.fromkeys(first, one), **arguments)
         self._min_trust_in_loss = min_trust_in_loss
-        for task in suite.tasks:
-            self._env_tools[tool_set(task)] = tools_of(task, suite.functions)
+        for name, task in first.items():
+            self._env_tools[name] = tools_of(task, suite.functions)
+        # A method of the instance: TRL's loop and ours read what a model writes with it.
+        self._tokenizer.parse_response = shallow(self._tokenizer.parse_response)
         logging.getLogger(GRPOTrainer.__module__).addFilter(_is_news)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        # They are many, and come again only when their tools do.
+        for rollout in self.environments or ():
+            rollout._close()
+        return super()._generate_and_score_completions(inputs)
 
     def _tool_call_loop(self, *arguments: Any, **named: Any) -> Any:
         self._sync_tool_dicts = [_Tools(rollout) for rollout in self.environments]
@@ -150,8 +145,24 @@ class RecordedToolsTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
                     mask[number] = masked_after(mask[number], round_)
         return (mask, completions, *rest)
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write nothing: the run's own card says more, and stands in the same place."""
+
+def shallow(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a tokenizer's parser of messages that survives a model which repeats a bracket."""
+
+    def parsed(*arguments: Any, **named: Any) -> Any:
+        try:
+            found = parse(*arguments, **named)
+        except RecursionError as error:
+            # What TRL takes for a malformed call, and so for plain text.
+            raise ValueError("nested too deeply") from error
+        calls = found.get("tool_calls") if isinstance(found, dict) else None
+        for call in calls if isinstance(calls, list) else []:
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict) and is_deep(function.get("arguments")):
+                function["arguments"] = TOO_DEEP
+        return found
+
+    return parsed
 
 
 def _is_news(record: logging.LogRecord) -> bool:

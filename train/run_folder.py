@@ -22,6 +22,11 @@ def begin(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         FireflyError: as for `check`.
     """
     check(folder, settings, resume=resume)
+    write(folder, settings)
+
+
+def write(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a run's settings into its folder, which is made if need be, after a `check` of it."""
     folder.mkdir(parents=True, exist_ok=True)
     # First, and whole: a run that is killed at any time leaves a folder that can be gone on with.
     beside = folder / BEGUN

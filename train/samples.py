@@ -30,10 +30,14 @@ class SampleLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, folder: Path, suite: Suite, reward: Verified) -> None:
         self._path, self._suite, self._reward = folder / SAMPLES, suite, reward
+        self._shown = -1
+        """The step whose rollouts were written last."""
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not is_main() or not self._reward.last:
+        # The last step is logged twice, the second time with sums of all.
+        if not is_main() or not self._reward.last or state.global_step == self._shown:
             return
+        self._shown = state.global_step
         # One that was right and one that was not, where there are both.
         best = sorted(self._reward.last, key=lambda each: not each[2].right)
         shown = [best[0], best[-1]][: min(PER_LOG, len(best))]
@@ -41,8 +45,8 @@ class SampleLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
             for task_id, messages, score, reward in shown:
                 task = self._suite.by_id[task_id]
                 told = "not scored" if reward is None else f"reward {reward:g}"
-                file.write(f"## Step {state.global_step}: task {task_id}, {told}\n\n{task.question}\n\n")
-                file.write(conversation(messages))
+                file.write(f"## Step {state.global_step}: task {task_id}, {told}\n\n")
+                file.write(conversation([{"role": "user", "content": task.question}, *messages]))
                 file.write(f"The answer is `{readable_json(task.answer)}`; right: {score.right}\n\n")
 
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, Features, Json, List, Value, disable_progress_bars
 from trl import SFTConfig, SFTTrainer
 
+from recorder.canonical import encodable
 from recorder.errors import FireflyError
 from train.chat import load_tokenizer
 from train.demonstrations import Row
 from train.models import trainable
 from train.training import (
     MODEL,
+    Run,
     RunLog,
     arguments,
+    checked,
+    explained,
     is_main,
     last_checkpoint,
     lora_config,
     processes,
     quiet,
-    step_of,
+    refused,
 )
 
 BATCH = 64
@@ -41,13 +46,29 @@ class SftSettings:
     """`None`: two passes over the demonstrations."""
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write nothing: the run's own card says more, and stands in the same place."""
+FEATURES = Features(
+    # Arguments of different tools have no common Arrow type; as JSON they stay what they are.
+    {
+        "messages": List(Json()),
+        "tools": Value("string"),
+        "task_id": Value("string"),
+        "source": Value("string"),
+    }
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _Trainer(Run, SFTTrainer):  # type: ignore[misc, unused-ignore]
+    pass
 
 
 def train_sft(
-    rows: Sequence[Row], settings: SftSettings, folder: Path, config: Mapping[str, Any]
+    rows: Sequence[Row],
+    settings: SftSettings,
+    folder: Path,
+    config: Mapping[str, Any],
+    begin: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train on demonstrations, going on from the folder's last checkpoint, and return what came of it.
 
@@ -56,21 +77,22 @@ def train_sft(
     Args:
         rows: See `demonstrations`.
         config: SFTConfig's own names, over our defaults.
+        begin: Called before anything is written, once nothing stands against it.
 
     Raises:
         FireflyError: nothing to learn from, or a model or settings that cannot be used.
     """
     if not rows:
         raise FireflyError("there is no demonstration to learn from")
+    given = checked(SFTConfig, config)
     disable_progress_bars()
     model = trainable(settings.model, lora=settings.lora)
     tokenizer = load_tokenizer(settings.model)
     started = last_checkpoint(folder)
-    log = RunLog(folder, step_of(started))
-    per_device = min(4, BATCH)
+    per_device = given.get("per_device_train_batch_size", 4)
     defaults: dict[str, Any] = {
         "per_device_train_batch_size": per_device,
-        "gradient_accumulation_steps": max(1, BATCH // (per_device * processes())),
+        "gradient_accumulation_steps": max(1, BATCH // max(1, per_device * processes())),
         # Full fine-tuning of a 4B model in published tool-use recipes 1e-5; adapters take ten times that.
         "learning_rate": 1e-4 if settings.lora else 1e-5,
         "lr_scheduler_type": "cosine",
@@ -81,26 +103,74 @@ def train_sft(
         "save_steps": 100,
         **({"max_steps": settings.steps} if settings.steps else {"num_train_epochs": 2}),
     }
-    made = arguments(SFTConfig, folder, defaults, config)
-    # Arguments of different tools have no common Arrow type; as JSON they stay what they are.
-    data = Dataset.from_list([dict(row) for row in rows], on_mixed_types="use_json")
-    trainer = _Trainer(
-        model,
-        args=made,
-        train_dataset=data,
-        processing_class=tokenizer,
-        callbacks=[log],
-        peft_config=lora_config(model, lora=settings.lora),
-    )
+    made = arguments(SFTConfig, folder, defaults, given)
+    data = _dataset(rows)
+    with refused():
+        trainer = _Trainer(
+            model,
+            args=made,
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=[RunLog(folder, started)],
+            peft_config=lora_config(model, lora=settings.lora),
+        )
+    if not len(trainer.train_dataset):
+        raise FireflyError(
+            f"within {made.max_length} tokens none of {len(data)} demonstrations has a word of the assistant:"
+            " --max-tokens must be higher"
+        )
     quiet(trainer)
-    trainer.train(resume_from_checkpoint=str(started) if started else None)
-    trainer.save_model(str(folder / MODEL))
-    if is_main():
-        tokenizer.save_pretrained(str(folder / MODEL))
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    begin()
+    with explained(folder):
+        trainer.train(resume_from_checkpoint=str(started) if started else None)
+        trainer.save_model(str(folder / MODEL))
+        if is_main():
+            tokenizer.save_pretrained(str(folder / MODEL))
+    losses, tokens = (
+        [row[name] for row in trainer.state.log_history if name in row] for name in ("loss", "num_tokens")
+    )
     return {
         "steps": trainer.state.global_step,
         "demonstrations": len(rows),
         "loss": losses[-1] if losses else None,
-        "tokens": trainer.state.num_input_tokens_seen,
+        "tokens": int(tokens[-1]) if tokens else 0,
     }
+
+
+def _dataset(rows: Sequence[Row]) -> Dataset:
+    """Return rows as they are, but for those with numbers that Arrow's JSON has no form for.
+
+    Raises:
+        FireflyError: none is left.
+    """
+    kept = [_encodable(dict(row)) for row in rows if _is_storable(row["messages"])]
+    if not kept:
+        raise FireflyError("each demonstration has whole numbers of more than 64 bits, which cannot be kept")
+    if len(kept) < len(rows):
+        logger.warning("%d demonstrations have too large numbers and are left out", len(rows) - len(kept))
+    return Dataset.from_list(kept, features=FEATURES)
+
+
+def _is_storable(value: object) -> bool:
+    match value:
+        case list():
+            return all(map(_is_storable, value))
+        case dict():
+            return all(map(_is_storable, value.values()))
+        case int():
+            return -(1 << 63) <= value < 1 << 64
+        case _:
+            return True
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value without lone surrogates, which no tokenizer takes."""
+    match value:
+        case str():
+            return encodable(value)
+        case list():
+            return [_encodable(each) for each in value]
+        case dict():
+            return {encodable(name): _encodable(each) for name, each in value.items()}
+        case _:
+            return value

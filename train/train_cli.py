@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -112,7 +114,7 @@ def sft(
         rows += demonstrations.from_rollouts(suite, demos, only_right=False)
     if rollouts is not None:
         rows += demonstrations.from_rollouts(suite, rollouts, only_right=True)
-    told = _config(config)
+    told = _config(config, steps)
     settings = SftSettings(model, lora, seed, max_tokens, steps)
     stated = {
         "method": "sft",
@@ -127,8 +129,10 @@ def sft(
         "tasks": suite.tasks_hash,
         "world": suite.world_hash,
     }
-    _begin(out, stated, resume)
-    _finish(out, "SFT", stated, train_sft(rows, settings, out, told), as_json)
+    with redirect_stdout(sys.stderr):
+        begin = _begin(out, stated, resume)
+        came_of_it = train_sft(rows, settings, out, told, begin)
+    _finish(out, "SFT", stated, came_of_it, as_json)
 
 
 @train.command()
@@ -220,10 +224,12 @@ def grpo(
 
     if pass_rate and pass_rates is None:
         raise click.UsageError("--pass-rate goes with --pass-rates")
+    if pass_rate and pass_rate[0] > pass_rate[1]:
+        raise click.UsageError("--pass-rate takes the lower bound first")
     if pass_rates is not None:
         suite = filtered(suite, read_rollouts(pass_rates), *(pass_rate or (LOWEST, HIGHEST)))
     limits = Limits(max_turns, max_tokens, cast(MissRule, miss))
-    told = _config(config)
+    told = _config(config, steps)
     made = GrpoSettings(
         model,
         limits,
@@ -239,7 +245,7 @@ def grpo(
         "model": model,
         "lora": lora,
         "seed": seed,
-        "steps": told.get("max_steps", made.steps),
+        "steps": told.get("max_steps", None if "num_train_epochs" in told else made.steps),
         "max_tokens": max_tokens,
         "max_turns": max_turns,
         "miss": miss,
@@ -254,11 +260,13 @@ def grpo(
         "tasks": suite.tasks_hash,
         "world": suite.world_hash,
     }
-    _begin(out, stated, resume)
     assert tasks is not None
     assert db is not None
-    look = _held_out(tasks, db, min_trust, limits, eval_samples, seed, out) if eval_samples else None
-    came_of_it = train_grpo(suite, replayed(suite.world.replayer), made, out, told, look)
+    # Standard output is for what we print; TRL prints tables, too.
+    with redirect_stdout(sys.stderr):
+        begin = _begin(out, stated, resume)
+        look = _held_out(tasks, db, min_trust, limits, eval_samples, seed, out) if eval_samples else None
+        came_of_it = train_grpo(suite, replayed(suite.world.replayer), made, out, told, look, begin)
     _finish(out, "GRPO", stated, came_of_it, as_json)
 
 
@@ -309,18 +317,25 @@ def _suite(tasks: Path | None, db: Path | None, min_trust: float | None) -> Suit
     return open_suite(tasks, db, splits=("train",), min_trust=min_trust)
 
 
-def _config(path: Path | None) -> dict[str, Any]:
+def _config(path: Path | None, steps: int | None) -> dict[str, Any]:
     from recorder.yaml_file import read_settings
 
-    return read_settings(path) if path is not None else {}
+    told = read_settings(path) if path is not None else {}
+    for name in ("max_steps", "num_train_epochs"):
+        if steps is not None and name in told:
+            raise click.UsageError(f"--steps and {name} in --config say the same: leave one of them out")
+    return told
 
 
-def _begin(out: Path, stated: Mapping[str, Any], resume: bool) -> None:
+def _begin(out: Path, stated: Mapping[str, Any], resume: bool) -> Callable[[], None]:
+    """Make sure that a run can begin in a folder, and return what begins it, once all else is in order."""
     from train import run_folder
     from train.training import is_main
 
-    if is_main():
-        run_folder.begin(out, stated, resume=resume)
+    if not is_main():
+        return lambda: None
+    run_folder.check(out, stated, resume=resume)
+    return lambda: run_folder.write(out, stated)
 
 
 def _held_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -198,6 +199,23 @@ def test_each_rollout_has_a_real_server_of_its_own(shop: Path) -> None:
             assert isinstance(found.outcome, ToolResult)
             texts.append(found.outcome.result["content"][0]["text"])  # type: ignore[index]
         assert texts == ["1", "nothing is stored under 'new'"]
+
+
+def test_a_real_server_ends_with_its_rollout(shop: Path, tmp_path: Path) -> None:
+    program = f"import os, runpy; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
+    program += f"; runpy.run_path({ledger.__file__!r}, run_name='__main__')"
+    config = tmp_path / "mcp.json"
+    config.write_text(
+        json.dumps({"mcpServers": {"ledger": {"command": sys.executable, "args": ["-c", program]}}})
+    )
+    [task, *_] = read_tasks(shop / "tasks")
+    call = ToolCall.model_validate({"tool": ["ledger", "list"], "arguments": {}})
+    with real(config, {"ledger"})(task) as caller:
+        assert caller.call(call) is not None
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_real_server_that_does_not_answer_is_a_miss(shop: Path, tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def test_limits_reach_the_rollouts(garden: Path, tmp_path: Path) -> None:
     assert strict["counts"]["missed"] == strict["counts"]["rollouts"]
 
 
+def test_misses_are_noted_beside_the_recording(garden: Path, tmp_path: Path) -> None:
+    record(tmp_path / "again.db", Garden.grown())
+    again = ["--tasks", garden / "tasks", "--db", tmp_path / "again.db"]
+    told = firefly("eval", *again, "--policy", "random", "--samples", 3, "--json").json
+    noted = firefly("misses", "--db", tmp_path / "again.db", "--json").json["misses"]
+    assert len(noted) > 0
+    assert told["calls"]["misses"] >= len(noted)
+
+
 def test_the_same_again_is_the_same(garden: Path, tmp_path: Path) -> None:
     for name, concurrency in (("a", 1), ("b", 32)):
         options = ["--samples", 4, "--seed", 5, "--concurrency", concurrency, "--out", tmp_path / name]

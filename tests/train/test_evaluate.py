@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -270,6 +271,19 @@ def test_what_goes_wrong_for_all_ends_the_run_with_what_is_kept_so_far(
     assert keys(kept) == [("a", 0)]
     with pytest.raises(type(error)):
         evaluate(suite, world_of(suite), Scripted([error]), Plan(samples=2))
+
+
+def test_nobody_is_waited_for_once_the_run_has_ended(suite: Suite) -> None:
+    class Stuck(Scripted):
+        async def act(self, messages: Sequence[Message], tools: Sequence[Json], seat: Seat) -> Reply:
+            if seat.environment.task.task_id == "a":
+                await anyio.sleep(60)
+            return await super().act(messages, tools, seat)
+
+    began = time.monotonic()
+    with pytest.raises(FireflyError, match="the key is wrong"):
+        evaluate(suite, world_of(suite), Stuck([FireflyError("the key is wrong")]), Plan())
+    assert time.monotonic() - began < 30
 
 
 # The file

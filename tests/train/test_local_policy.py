@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from recorder.errors import FireflyError  # noqa: E402
-from tests.train.ledger_rollouts import RIGHT, Stage, staged  # noqa: E402
+from tests.train.ledger_rollouts import LISTED, RIGHT, Stage, staged  # noqa: E402
 from tests.train.scripted_model import TEMPLATE, byte_tokenizer, call  # noqa: E402
 from tests.train.tiny_chat_model import chat_model, chat_tokenizer, saved  # noqa: E402
 from train.chat import Chat, checked, load_tokenizer  # noqa: E402
@@ -113,13 +113,15 @@ def seats(stage: Stage, seeds: Sequence[int], max_tokens: int) -> list[Seat]:
     ]
 
 
-def first_messages(policy: LocalPolicy, taken: Sequence[Seat]) -> list[Reply | BaseException]:
+def first_messages(
+    policy: LocalPolicy, taken: Sequence[Seat], said: Callable[[Seat], str] = lambda seat: "Hi"
+) -> list[Reply | BaseException]:
     """Return the first message of each seat, all asked for at once, or what was raised instead."""
     found: dict[int, Reply | BaseException] = {}
 
     async def ask(seat: Seat) -> None:
         try:
-            found[seat.number] = await policy.act([{"role": "user", "content": "Hi"}], [], seat)
+            found[seat.number] = await policy.act([{"role": "user", "content": said(seat)}], [], seat)
         except BaseException as error:
             found[seat.number] = error
 
@@ -154,6 +156,37 @@ def test_a_rollout_does_not_depend_on_its_batch(stage: Stage, chat: Chat, model:
     for concurrency in (5, 100):
         together, _ = rollouts(stage, policy, concurrency=concurrency)
         assert together == alone, concurrency
+
+
+def test_tokens_do_not_depend_on_what_stands_in_other_rows(stage: Stage, chat: Chat, model: Any) -> None:
+    """So warm that all bytes are drawn, on prompts of very different lengths."""
+    policy = LocalPolicy(model, chat, name="tiny", temperature=20)
+    together, alone = seats(stage, range(6), 40), seats(stage, range(6), 40)
+
+    def said(seat: Seat) -> str:
+        return "Hi" * (1 + 60 * seat.number)
+
+    first_messages(policy, together, said)
+    for seat in alone:
+        first_messages(policy, [seat], said)
+    assert [seat.kept for seat in together] == [seat.kept for seat in alone]
+    assert len({tuple(seat.kept.completion) for seat in together}) == 6
+
+
+def test_each_turn_has_a_chance_of_its_own(stage: Stage, chat: Chat, model: Any) -> None:
+    """With a temperature that makes all tokens alike, the same chance would be the same tokens."""
+    policy = LocalPolicy(model, chat, name="tiny", temperature=1e6)
+    [seat] = seats(stage, [3], 8)
+    first_messages(policy, [seat])
+    first = list(seat.kept.completion)
+    seat.max_tokens = 300
+    result = {"role": "tool", "name": "list", "content": LISTED}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x"}, result]
+    anyio.run(policy.act, said, [], seat)
+    between = chat.suffix_ids([result])
+    assert seat.kept.completion[:8] == first
+    assert seat.kept.completion[8 : 8 + len(between)] == between
+    assert seat.kept.completion[8 + len(between) :][:8] != first
 
 
 def test_another_seed_is_another_chance(stage: Stage, chat: Chat, model: Any) -> None:
@@ -235,6 +268,16 @@ def test_the_context_of_the_model_is_a_limit_too(stage: Stage, chat: Chat) -> No
     assert (reply.completion_tokens, reply.truncated) == (1, True)
 
 
+def test_each_rollout_of_a_batch_has_its_own_room(stage: Stage, chat: Chat, model: Any) -> None:
+    policy = LocalPolicy(model, chat, name="tiny", temperature=1e6)
+    taken = seats(stage, range(3), 0)
+    for seat, room in zip(taken, (3, 17, 40), strict=True):
+        seat.max_tokens = room
+    replies = first_messages(policy, taken)
+    assert [len(seat.kept.completion) for seat in taken] == [3, 17, 40]
+    assert all(isinstance(reply, Reply) and reply.truncated for reply in replies)
+
+
 def test_what_tools_return_counts_against_the_tokens(stage: Stage, chat: Chat, model: Any) -> None:
     found, _ = rollouts(stage, LocalPolicy(model, chat, name="tiny"), limits=Limits(tokens=60))
     cut = [rollout for rollout in found if rollout.stop == "tokens"]
@@ -278,18 +321,23 @@ def test_the_model_is_put_back_as_it_was(stage: Stage, chat: Chat, model: Any) -
         assert model.training is training
 
 
-def test_the_defaults_of_a_checkpoint_change_nothing(stage: Stage, chat: Chat) -> None:
+def test_the_defaults_of_a_checkpoint_change_nothing(
+    stage: Stage, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Such as Qwen's own top_p and top_k, which training does not know of."""
     plain, tuned = (chat_model(chat.tokenizer, PHRASES) for _ in range(2))
     written = []
     tuned.generation_config.do_sample = True
     tuned.generation_config.top_k, tuned.generation_config.top_p = 1, 0.1
     tuned.generation_config.temperature, tuned.generation_config.repetition_penalty = 0.1, 5.0
+    tuned.generation_config.no_repeat_ngram_size, tuned.generation_config.min_new_tokens = 1, 4
     for model in (plain, tuned):
         taken = seats(stage, range(40), 5)
         first_messages(LocalPolicy(model, chat, name="tiny"), taken)
         written.append([seat.kept.completion for seat in taken])
     assert written[0] == written[1]
+    assert tuned.generation_config.top_k == 1
+    assert capsys.readouterr().err == ""
 
 
 # Messages
@@ -328,6 +376,14 @@ def test_a_malformed_call_is_plain_text(chat: Chat, text: str) -> None:
 def test_arguments_that_are_too_deep_are_not_kept(chat: Chat) -> None:
     [made] = parsed(chat, call("get", '{"key": ' + "[" * 150 + "]" * 150 + "}"))["tool_calls"]
     assert made["function"] == {"name": "get", "arguments": TOO_DEEP}
+
+
+def test_the_results_of_a_message_stand_between_it_and_the_next(chat: Chat) -> None:
+    results = [{"role": "tool", "name": name, "content": name.upper()} for name in ("list", "get")]
+    assert chat.tokenizer.decode(chat.suffix_ids(results)) == (
+        "\n<|im_start|>user\n<tool_response>\nLIST\n</tool_response>\n<tool_response>\nGET\n</tool_response>"
+        "<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_what_the_model_wrote_is_never_tokenised_again(stage: Stage, chat: Chat, model: Any) -> None:
