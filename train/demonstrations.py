@@ -148,22 +148,36 @@ def _own(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         role = message.get("role")
         if role in ("system", "user"):
             continue
-        kept: Message = {"role": role, "content": message.get("content") or ""}
+        kept: Message = {"role": role, "content": _text(message.get("content"))}
         if role == "tool":
             kept["name"] = message.get("name", "")
         if calls := message.get("tool_calls"):
-            functions = [call["function"] for call in calls]
-            if not all(isinstance(function["arguments"], dict) for function in functions):
+            functions = [_function(call) for call in calls]
+            if None in functions:
                 return []
-            kept["tool_calls"] = [
-                {
-                    "type": "function",
-                    "function": {"name": function["name"], "arguments": function["arguments"]},
-                }
-                for function in functions
-            ]
+            kept["tool_calls"] = [{"type": "function", "function": function} for function in functions]
         found.append(kept)
     return found
+
+
+def _function(call: Any) -> dict[str, Any] | None:
+    """Return what a call calls; `None` where its arguments are no object, nor the JSON text of one."""
+    match call:
+        case {"function": {"name": str(name), "arguments": arguments}}:
+            if isinstance(arguments, str):
+                try:
+                    arguments = json.loads(arguments or "{}")
+                except (ValueError, RecursionError):
+                    return None
+            return {"name": name, "arguments": arguments} if isinstance(arguments, dict) else None
+    return None
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message, which may come in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 def _row(messages: Sequence[Message], tools: Sequence[Any], task_id: str, source: str) -> Row:

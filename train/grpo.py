@@ -124,7 +124,8 @@ def _parts(scores: Sequence[Score], environments: Sequence[TrlEnvironment]) -> d
     attempted = sum(len(environment._attempts) for environment in environments)
     of_calls = max(1, attempted)
     return {
-        "rollouts/right": sum(each.right for each in scores) / len(scores),
+        # One that met a miss goes on in TRL, and is no success all the same.
+        "rollouts/right": sum(each.right and each.reward is not None for each in scores) / len(scores),
         "rollouts/missed": sum(environment.missed for environment in played) / len(scores),
         "rollouts/fields_right": sum(fields) / max(1, len(fields)),
         "rollouts/trust": sum(each.trust for each in scores) / len(scores),

@@ -126,6 +126,16 @@ class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignor
         self._tokenizer.parse_response = shallow(self._tokenizer.parse_response)
         logging.getLogger(GRPOTrainer.__module__).addFilter(_is_news)
 
+    def _get_train_sampler(self, *arguments: Any) -> Any:
+        self._order = super()._get_train_sampler(*arguments)
+        return self._order
+
+    def _run_epoch(self, *arguments: Any, epoch: int, **named: Any) -> None:
+        # TRL draws the order of each pass after that of the one before it, which a resumed run does not draw.
+        if (generator := getattr(self._order, "generator", None)) is not None:
+            generator.manual_seed(self.args.seed + epoch)
+        super()._run_epoch(*arguments, epoch=epoch, **named)
+
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         # They are many, and come again only when their tools do.
         for rollout in self.environments or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,10 @@ def train_sft(
             f"within {made.max_length} tokens none of {len(data)} demonstrations has a word of the assistant:"
             " --max-tokens must be higher"
         )
+    if started is not None:
+        # TRL begins to count anew.
+        state = json.loads((started / "trainer_state.json").read_text(encoding="utf-8"))
+        trainer._total_train_tokens = max([row.get("num_tokens", 0) for row in state["log_history"]] or [0])
     quiet(trainer)
     begin()
     with explained(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -111,9 +111,9 @@ def sft(
     elif demonstrations.is_recording(demos):
         rows += demonstrations.from_explorer(demos)
     else:
-        rows += demonstrations.from_rollouts(suite, demos, only_right=False)
+        rows += _some(demonstrations.from_rollouts(suite, demos, only_right=False), demos, "")
     if rollouts is not None:
-        rows += demonstrations.from_rollouts(suite, rollouts, only_right=True)
+        rows += _some(demonstrations.from_rollouts(suite, rollouts, only_right=True), rollouts, " right")
     told = _config(config, steps)
     settings = SftSettings(model, lora, seed, max_tokens, steps)
     stated = {
@@ -315,6 +315,20 @@ def _suite(tasks: Path | None, db: Path | None, min_trust: float | None) -> Suit
     from train.suite import open_suite
 
     return open_suite(tasks, db, splits=("train",), min_trust=min_trust)
+
+
+def _some(found: Iterable[Any], path: Path, kind: str) -> list[Any]:
+    """Return what was found in a file.
+
+    Raises:
+        FireflyError: it is nothing.
+    """
+    from recorder.errors import FireflyError
+
+    rows = list(found)
+    if not rows:
+        raise FireflyError(f"{path} has no{kind} rollout of a training task (firefly eval --split train)")
+    return rows
 
 
 def _config(path: Path | None, steps: int | None) -> dict[str, Any]:
