@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from recorder.canonical import readable_json
+from recorder.canonical import encodable, readable_json
 from recorder.exchange import Json, OtherResult, Record, RpcError, ToolCall, ToolRef, ToolResult
 from recorder.explore.outputs import text_of
 from replayer.replayer import Replayer
@@ -170,7 +170,7 @@ def is_deep(value: Json) -> bool:
 
 
 def prompt_of(task: Task) -> list[Message]:
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user_text(task)}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": encodable(user_text(task))}]
 
 
 def tools_of(task: Task, functions: Mapping[ToolRef, Function]) -> list[Json]:
@@ -187,8 +187,9 @@ def final_text(messages: Sequence[Message]) -> str | None:
 
 
 def text_of_outcome(outcome: Outcome) -> str:
+    """Return what a model reads of an answer; no tokenizer takes a lone surrogate, so there is `?` instead."""
     match outcome:
         case ToolResult(result=result) | OtherResult(result=result):
-            return text_of(result)
+            return encodable(text_of(result))
         case RpcError():
-            return outcome.message
+            return encodable(outcome.message)

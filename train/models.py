@@ -52,7 +52,8 @@ def trainable(model: str, *, lora: bool) -> Any:
     base = base_of(model)
     check_size(model)
     if base == model:
-        return model
+        # Whole, as an adapter keeps it for whoever loads it from another folder.
+        return str(Path(model).resolve()) if Path(model).is_dir() else model
     if not lora:
         raise FireflyError(f"{model} is a LoRA adapter of {base}: --lora goes on with it")
     from peft import PeftModel

@@ -24,7 +24,7 @@ from tests.train.tiny_chat_model import saved
 from train.training import COMPLETE, METRICS, read_metrics
 
 RIGHT = '{"name": "plums", "amount": 7319}'
-PHRASES = [call("list", "{}"), call("get", '{"key": "plums"}'), call("get", '{"key": "kiwis"}'), RIGHT, "No."]
+PHRASES = [call("get", '{"key": "plums"}'), RIGHT, f"So: {RIGHT}", "No."]
 TASKS = 6
 SMALL = {
     "per_device_train_batch_size": 4,

@@ -314,7 +314,8 @@ class Scripted(RecordedToolsTrainer):
 def scripted(
     suite: Suite, folder: Path, turns: list[list[str]], *, kind: TrainingReward = "binary", **more: Any
 ) -> Scripted:
-    tokenizer, limits = with_parser(byte_tokenizer(), "the test's"), Limits(turns=3, tokens=12_000)
+    tokenizer, limits = byte_tokenizer(), Limits(turns=3, tokens=12_000)
+    with_parser(tokenizer, "the test's")
     settings = GRPOConfig(
         str(folder),
         per_device_train_batch_size=len(turns),
@@ -365,10 +366,7 @@ def test_a_miss_has_no_advantage_and_is_in_no_mean(suite: Suite, tmp_path: Path)
 
 def test_the_control_gives_the_same_rewards_to_others(suite: Suite, tmp_path: Path) -> None:
     turns = [SOLVED, MISSED, WRONG, GUESSED, [f"  {RIGHT}"], ["no"], ["none"], [f"   {RIGHT}"]]
-    plain, control = (
-        scripted(suite, tmp_path, turns, kind=kind)
-        for kind in ("binary", "permuted")  # type: ignore[arg-type]
-    )
+    plain, control = (scripted(suite, tmp_path, turns, kind=kind) for kind in ("binary", "permuted"))
     for found in (plain, control):
         scored(found, suite, len(turns))
     given, shuffled = ([each[3] for each in found.reward_funcs[0].last] for found in (plain, control))
