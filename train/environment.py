@@ -187,7 +187,7 @@ def final_text(messages: Sequence[Message]) -> str | None:
 
 
 def text_of_outcome(outcome: Outcome) -> str:
-    """Return what a model reads of an answer; no tokenizer takes a lone surrogate, so there is `?` instead."""
+    """Return what a model reads of an answer. No tokenizer takes a lone surrogate: a `?` stands in for it."""
     match outcome:
         case ToolResult(result=result) | OtherResult(result=result):
             return encodable(text_of(result))

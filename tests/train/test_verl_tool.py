@@ -178,7 +178,7 @@ def test_a_right_rollout_reads_what_it_reads_in_evaluation(
         "trust": rollout.extra_fields["extras"]["firefly"]["trust"],
     }
     assert scored(ours, row, rollout, said(done, '{"price": 1, "items": 3}'))["score"] == 0.0
-    assert scored(ours, row, rollout, said(done, f"It is {answer}"))["score"] == 0.0
+    assert scored(ours, row, rollout, said(done, f"It is {answer}"))["score"] == 1.0
 
 
 def test_a_rollout_with_a_miss_reads_it_and_gets_nothing_unless_misses_are_kept(
