@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder.canonical import readable_json
-from train.training import MODEL
+from train.models import name_of
 
 CARD = "README.md"
 
@@ -34,7 +34,7 @@ def write_card(
 ) -> None:
     """Write the card: the base, the world by its hash, settings, and first and last figures."""
     lines = [
-        f"# {_name(str(settings['model']))}, trained with {method}",
+        f"# {name_of(str(settings['model']))}, trained with {method}",
         "",
         f"Trained by `firefly train {method.lower()}` from `{settings['model']}`, offline, in the replay of"
         " recorded MCP servers. The model, or the adapter, is in `model/`.",
@@ -59,9 +59,3 @@ def write_card(
     lines += ["", "All of them are in metrics.jsonl, and drawn in curves.png.", "", "## Settings", ""]
     lines += ["```json", readable_json(dict(settings)).replace("```", "` ` `"), "```", ""]
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
-
-
-def _name(model: str) -> str:
-    """Return what a base is called: the run's folder, where it is a run's `model`."""
-    path = Path(model)
-    return path.parent.name or path.name if path.name == MODEL else path.name

@@ -20,7 +20,7 @@ from recorder.errors import FireflyError
 from train.chat import Chat, load_tokenizer
 from train.environment import Message, World, prompt_of
 from train.local_policy import LocalPolicy
-from train.models import trainable
+from train.models import MODEL, trainable
 from train.policy import Policy
 from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
 from train.reward import RewardKind, Score, score
@@ -29,7 +29,6 @@ from train.samples import SAMPLES, SampleLog
 from train.suite import Suite
 from train.training import (
     METRICS,
-    MODEL,
     Every,
     RunLog,
     arguments,

@@ -12,6 +12,9 @@ from transformers.utils import logging
 
 from recorder.errors import FireflyError
 
+MODEL = "model"
+"""The folder of a trained model, or adapter, in that of its run."""
+
 MOST_WITHOUT_GPU = 1_000_000_000
 """Parameters of a model that runs without a GPU: a token of a larger one takes seconds there."""
 
@@ -68,6 +71,12 @@ def no_bars() -> None:
     """Keep transformers from drawing progress bars."""
     logs: Any = logging
     logs.disable_progress_bar()
+
+
+def name_of(model: str) -> str:
+    """Return what a model is called: the run's folder, where it is a run's `model`."""
+    path = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    return path.parent.name if path.name == MODEL else path.name
 
 
 def base_of(model: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 from recorder.errors import FireflyError
 from train.policy import Policy
@@ -64,12 +63,12 @@ def _local(model: str, temperature: float) -> Policy:
     need_training("--policy local")
     from train.chat import Chat, load_tokenizer
     from train.local_policy import LocalPolicy
-    from train.models import base_of, check_size, load
+    from train.models import base_of, check_size, load, name_of
 
     check_size(base_of(model))
     # Before the weights, which take longer.
     tokenizer = load_tokenizer(model)
-    return LocalPolicy(load(model), Chat(tokenizer), name=Path(model).name, temperature=temperature)
+    return LocalPolicy(load(model), Chat(tokenizer), name=name_of(model), temperature=temperature)
 
 
 def need_training(what: str) -> None:

@@ -16,9 +16,8 @@ from recorder.canonical import encodable
 from recorder.errors import FireflyError
 from train.chat import load_tokenizer
 from train.demonstrations import Row
-from train.models import trainable
+from train.models import MODEL, trainable
 from train.training import (
-    MODEL,
     Run,
     RunLog,
     arguments,

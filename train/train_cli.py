@@ -373,8 +373,9 @@ def _finish(
 ) -> None:
     from recorder.canonical import readable_json
     from train.card import write_card
+    from train.models import MODEL
     from train.plots import NoPlots, learning_curves
-    from train.training import MODEL, is_main, read_metrics
+    from train.training import is_main, read_metrics
 
     if not is_main():
         return

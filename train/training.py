@@ -24,9 +24,6 @@ METRICS, COMPLETE = "metrics.jsonl", "firefly-complete"
 """A line for each time that something was logged; the file that ends a checkpoint: how many bytes each file
 that is appended to had then."""
 
-MODEL = "model"
-"""The folder of the trained model, or adapter."""
-
 TOLD = ("loss", "reward", "rollouts/right", "rollouts/missed", "tools/call_frequency", "entropy", "step_time")
 """Metrics that are told while training goes on."""
 
