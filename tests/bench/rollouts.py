@@ -27,7 +27,7 @@ from train.suite import Suite, open_suite
 GOAL = 5000
 """Calls a second on one core."""
 STEP_ROLLOUTS, STEP_S = 128, 60.0
-"""A GRPO step of a 4B model on one H200, by arithmetic (README: 75 to 94 s) and rather short: not measured."""
+"""A GRPO step of a 4B model on one H200: rather short, by the arithmetic in README. It was not measured."""
 
 
 def environment_round(suite: Suite) -> tuple[int, int, float]:
