@@ -13,7 +13,9 @@ from firefly_proxy.cli import JSON
 from train.policies import NAMES
 
 if TYPE_CHECKING:
-    from synth.task import Split
+    from collections.abc import Iterable
+
+    from synth.task import Split, Task
     from train.environment import World
     from train.evaluate import Played
     from train.rollout import Limits
@@ -62,7 +64,11 @@ MAX_TOKENS = click.option(
 @click.group(invoke_without_command=True)
 @TASKS
 @DB
-@click.option("--live", is_flag=True, help="Make the calls to the real servers of --config instead.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Make the calls to the real servers of --config instead; --db then only says what tools were like.",
+)
 @click.option(
     "--config",
     metavar="FILE",
@@ -143,6 +149,7 @@ def eval_(
     firefly eval --tasks tasks/ --db world.db --policy local --model out/model --samples 8 --out run/
     firefly eval --tasks tasks/ --db world.db --policy anthropic --model claude-sonnet-5-5 --out c/
     firefly eval --tasks tasks/ --db world.db --policy openai --model qwen3 --base-url http://host:8000/v1
+    firefly eval --tasks tasks/ --live --config mcp.json --policy oracle
     firefly eval compare run/ c/
     """
     if context.invoked_subcommand is not None:
@@ -155,11 +162,10 @@ def eval_(
             raise click.UsageError(
                 "--inspect needs --model, as Inspect names it: anthropic/claude-sonnet-5-5"
             )
-    for name, value in (("--tasks", tasks), ("--db", db), ("--policy", kind)):
+    for name, value in (("--tasks", tasks), ("--db", db or config), ("--policy", kind)):
         if value is None:
             raise click.UsageError(f"Missing option '{name}'.")
     assert tasks is not None
-    assert db is not None
     if live != (config is not None):
         raise click.UsageError("--live and --config go together")
     if resume and out is None:
@@ -177,7 +183,11 @@ def eval_(
     from train.suite import open_suite
 
     chosen = cast("tuple[Split, ...]", splits) or ("test", "test_unseen_servers")
-    suite = open_suite(tasks, db, splits=chosen, min_trust=min_trust, journalled=not live)
+    if db is None:
+        assert config is not None
+        suite = _of_servers(tasks, config, chosen)
+    else:
+        suite = open_suite(tasks, db, splits=chosen, min_trust=min_trust, journalled=not live)
     limits = Limits(turns=max_turns, tokens=max_tokens, miss=cast(MissRule, miss))
     settings = {
         "policy": kind,
@@ -275,11 +285,26 @@ def _plain(record: Any) -> dict[str, Any]:
 
 def _real(suite: Suite, config: Path) -> World:
     """Return worlds that are the real servers, started for each rollout."""
-    from synth.export.conversation import offered
     from train.live_world import real
 
+    return real(config, _servers_of(suite.tasks))
+
+
+def _of_servers(tasks: Path, config: Path, splits: tuple[Split, ...]) -> Suite:
+    """Open tasks without their recording: the tools are as the servers list them now."""
+    from synth.task import read_tasks
+    from train.live_world import listings
+    from train.suite import open_suite
+
+    needed = _servers_of(task for task in read_tasks(tasks) if task.split in splits)
+    return open_suite(tasks, listings(config, needed), splits=splits, listings_only=True)
+
+
+def _servers_of(tasks: Iterable[Task]) -> set[str]:
+    from synth.export.conversation import offered
+
     # Those of distractors, too: a call to one would be a miss otherwise.
-    return real(config, {ref.server for task in suite.tasks for ref in offered(task)})
+    return {ref.server for task in tasks for ref in offered(task)}
 
 
 def _inspect(

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from firefly_proxy.fallback import LiveFallback
-from firefly_proxy.live import live_servers
+from firefly_proxy.live import LiveServer, live_servers
 from recorder.errors import FireflyError
 from recorder.exchange import ToolCall
-from replayer.replayer import Live
+from replayer.replayer import Live, temporary_file
 from replayer.session import LIVE
 from synth.task import Task
 from train.environment import Answered, Caller, World
@@ -26,6 +26,29 @@ class _Real:
         return None if outcome is None else Answered(outcome, LIVE)
 
 
+def listings(config: Path, needed: Collection[str]) -> Path:
+    """Ask real servers for their tools, and return a recording of that alone, for as long as we run.
+
+    Raises:
+        FireflyError: a server does not start, or is not in the configuration.
+    """
+    _check(config, needed)
+    db = temporary_file("listings.db")
+    for name in sorted(needed):
+        with LiveServer(name, config, db=db) as server:
+            server.ask("tools/list")
+    return db
+
+
+def _check(config: Path, needed: Collection[str]) -> None:
+    there = set(live_servers(config))
+    missing = sorted(set(needed) - there)
+    if missing:
+        raise FireflyError(
+            f"{config} has no server {missing[0]!r}, which tasks need (servers: {', '.join(sorted(there))})"
+        )
+
+
 def real(config: Path, needed: Collection[str]) -> World:
     """Return worlds in which calls reach real servers, started for each rollout and stopped after it.
 
@@ -38,12 +61,7 @@ def real(config: Path, needed: Collection[str]) -> World:
     Raises:
         FireflyError: it lacks one.
     """
-    there = set(live_servers(config))
-    missing = sorted(set(needed) - there)
-    if missing:
-        raise FireflyError(
-            f"{config} has no server {missing[0]!r}, which tasks need (servers: {', '.join(sorted(there))})"
-        )
+    _check(config, needed)
 
     @contextmanager
     def opened(task: Task) -> Iterator[Caller]:

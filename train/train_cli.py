@@ -38,7 +38,12 @@ def _shared(command: F) -> F:
                 type=click.Path(dir_okay=False, path_type=Path),
                 help="YAML of TRL's own settings, over our defaults.",
             ),
-            click.option("--steps", metavar="N", type=click.IntRange(1), help="Optimizer steps."),
+            click.option(
+                "--steps",
+                metavar="N",
+                type=click.IntRange(1),
+                help="Optimizer steps [default: grpo 300, sft two passes].",
+            ),
             click.option(
                 "--seed", metavar="S", type=int, default=0, show_default=True, help="Of all chance."
             ),

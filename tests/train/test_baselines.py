@@ -24,9 +24,9 @@ from tests.train.ledger_rollouts import Stage, staged
 from tests.train.scripted_policy import Told
 from train.baselines import DoNothing, Oracle
 from train.baselines import Random as Chance
-from train.environment import Environment, replayed
+from train.environment import Environment, replayed, tools_of
 from train.evaluate import Plan, Played, evaluate
-from train.live_world import real
+from train.live_world import listings, real
 from train.policy import Policy, Seat
 from train.rollout import Limits, play
 from train.suite import Suite, open_suite
@@ -182,6 +182,17 @@ def test_the_oracle_is_right_against_the_real_server(shop: Path, tmp_path: Path)
     assert set(told["calls"]["tiers"]) == {"live"}
     assert told["calls"]["made"] > 0
     assert told["calls"]["mean_trust"] is None
+
+
+def test_live_needs_no_recording(shop: Path, tmp_path: Path) -> None:
+    about = ["--tasks", shop / "tasks", "--live", "--config", shop / "mcp.json", "--split", "train", "--json"]
+    told = firefly("eval", *about, "--policy", "oracle", "--out", tmp_path / "run").json
+    assert (told["pass_at"]["1"]["value"], told["counts"]["missed"]) == (1.0, 0)
+    suite = open_suite(
+        shop / "tasks", listings(shop / "mcp.json", {"ledger"}), splits=("train",), listings_only=True
+    )
+    recorded = open_suite(shop / "tasks", shop / "world.db", splits=("train",))
+    assert tools_of(suite.tasks[0], suite.functions) == tools_of(recorded.tasks[0], recorded.functions)
 
 
 def test_each_rollout_has_a_real_server_of_its_own(shop: Path) -> None:
