@@ -174,6 +174,7 @@ def train_grpo(
         trainer = RecordedToolsTrainer(
             suite=suite,
             world=world,
+            miss=settings.limits.miss,
             min_trust_in_loss=settings.min_trust_in_loss,
             model=model,
             reward_funcs=reward,

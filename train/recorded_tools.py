@@ -21,6 +21,7 @@ from recorder.exchange import Json
 from synth.export.conversation import offered
 from synth.task import Task
 from train.environment import TOO_DEEP, CallMade, Environment, Message, World, is_deep, tools_of
+from train.reward import MissRule
 from train.suite import Suite
 from train.training import Run
 
@@ -108,18 +109,26 @@ class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignor
     """GRPOTrainer whose tools are recorded ones.
 
     Args:
+        miss: `exclude` leaves all tokens of a rollout that met a miss out of the loss: it has no advantage, and
+            they would still count in what the loss is divided by.
         min_trust_in_loss: What the model writes after an answer of less trust is left out of the loss. (The
             answers themselves always are.) 0 keeps all.
         arguments: As for GRPOTrainer.
     """
 
     def __init__(
-        self, *, suite: Suite, world: World, min_trust_in_loss: float = 0.0, **arguments: Any
+        self,
+        *,
+        suite: Suite,
+        world: World,
+        miss: MissRule = "exclude",
+        min_trust_in_loss: float = 0.0,
+        **arguments: Any,
     ) -> None:
         first = {tool_set(task): task for task in reversed(suite.tasks)}
         one: Callable[[], TrlEnvironment] = partial(TrlEnvironment, suite, world)
         super().__init__(environment_factory=dict.fromkeys(first, one), **arguments)
-        self._min_trust_in_loss = min_trust_in_loss
+        self._miss, self._min_trust_in_loss = miss, min_trust_in_loss
         for name, task in first.items():
             self._env_tools[name] = tools_of(task, suite.functions)
         # A method of the instance: TRL's loop and ours read what a model writes with it.
@@ -148,8 +157,10 @@ class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignor
         for rollout in self.environments:
             if rollout._failure is not None:
                 raise rollout._failure
-        if self._min_trust_in_loss:
-            for number, rollout in enumerate(self.environments):
+        for number, rollout in enumerate(self.environments):
+            if self._miss == "exclude" and environment_of(rollout).missed:
+                mask[number] = [0] * len(mask[number])
+            elif self._min_trust_in_loss:
                 round_ = first_untrusted(completions[number], rollout._attempts, self._min_trust_in_loss)
                 if round_ is not None:
                     mask[number] = masked_after(mask[number], round_)

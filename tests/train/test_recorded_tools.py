@@ -218,6 +218,19 @@ def test_what_follows_an_untrusted_answer_is_masked(suite: Suite, tmp_path: Path
     assert environment_of(masked.environments[0]).calls[0].trust is None
 
 
+def test_a_rollout_that_met_a_miss_is_not_in_the_loss(suite: Suite, tmp_path: Path) -> None:
+    missed = list(SCRIPTS).index("never recorded")
+    left = trainer(suite, tmp_path)
+    left.evaluate()
+    kept = trainer(suite, tmp_path, miss="keep")
+    kept.evaluate()
+    assert set(left.masks[missed]) == {0}
+    assert len(left.masks[missed]) == len(kept.masks[missed])
+    assert 1 in kept.masks[missed]
+    others = [row for row in range(len(SCRIPTS)) if row != missed]
+    assert [left.masks[row] for row in others] == [kept.masks[row] for row in others]
+
+
 def made(trust: float | None) -> CallMade:
     return CallMade(name="get", tool=ToolRef("a", "get"), outcome="answered", trust=trust)
 
