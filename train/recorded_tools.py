@@ -109,8 +109,8 @@ class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignor
     """GRPOTrainer whose tools are recorded ones.
 
     Args:
-        miss: `exclude` leaves all tokens of a rollout that met a miss out of the loss: it has no advantage, and
-            they would still count in what the loss is divided by.
+        miss: `exclude` leaves all tokens of a rollout that met a miss out of the loss: it has no advantage,
+            and they would still count in what the loss is divided by.
         min_trust_in_loss: What the model writes after an answer of less trust is left out of the loss. (The
             answers themselves always are.) 0 keeps all.
         arguments: As for GRPOTrainer.
