@@ -20,8 +20,9 @@ from examples.training.tiny_model import tiny_model, tiny_tokenizer
 from synth.task import write_tasks
 from tests.synth.model_tasks import QUESTION, make_task, open_world, record
 from train.demonstrations import references
+from train.models import MODEL
 from train.suite import open_suite
-from train.training import MODEL, read_metrics
+from train.training import read_metrics
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(train.__file__).parent / "accelerate" / "two_processes_cpu.yaml"
