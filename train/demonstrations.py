@@ -33,6 +33,9 @@ EXPLORING = (
 )
 """What stands in the user's place before a session of an explorer, which nobody asked anything."""
 
+MOST_CALLS = 12
+"""Of a conversation that an explorer's walk is made into: as many as a rollout has rounds."""
+
 MOST_TOOLS = 40
 """Of the servers of an explorer's session, that are offered besides those it called."""
 
@@ -81,7 +84,8 @@ def from_rollouts(suite: Suite, path: Path, *, only_right: bool) -> Iterator[Row
 def from_explorer(path: Path) -> Iterator[Row]:
     """Yield the walks of an explorer as conversations: its calls with what they returned, failures included.
 
-    Sessions of one run belong together, as a walk speaks to several servers.
+    Sessions of one run belong together, as a walk speaks to several servers. A long walk is several
+    conversations, each going on where the one before it ended: most of it would be cut off otherwise.
 
     Raises:
         FireflyError: it is no recording.
@@ -103,8 +107,8 @@ def from_explorer(path: Path) -> Iterator[Row]:
             ),
             key=lambda exchange: exchange.id,
         )
-        if made:
-            yield _walk(world, made)
+        for start in range(0, len(made), MOST_CALLS):
+            yield _walk(world, made[start : start + MOST_CALLS])
 
 
 def is_recording(path: Path) -> bool:

@@ -195,6 +195,8 @@ class _Sampled(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         self._temperature, self._chances = temperature, chances
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if torch.isnan(scores).any():
+            raise FireflyError("the model computes no numbers (NaN): its weights are broken, or training was")
         # In double: the tail of a large vocabulary would be lost to rounding.
         rising = torch.softmax(scores.double() / self._temperature, -1).cumsum(-1)
         chances = [[chance.random()] for chance in self._chances]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from recorder.writer import RecordingWriter
 from tests.train.ledger_rollouts import AMOUNT, LISTED, RIGHT, Stage, staged
 from tests.train.scripted_policy import Line, Scripted, asks, says
 from train.baselines import Oracle
-from train.demonstrations import EXPLORING, MOST_TOOLS, from_explorer, from_rollouts, is_recording, references
+from train.demonstrations import (
+    EXPLORING,
+    MOST_CALLS,
+    MOST_TOOLS,
+    from_explorer,
+    from_rollouts,
+    is_recording,
+    references,
+)
 from train.environment import prompt_of, replayed, tools_of
 from train.evaluate import Plan, evaluate, write_sorted
 from train.policy import PolicyFailed
@@ -236,3 +245,17 @@ def test_what_is_no_recording_has_no_walks(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no recording")
     with pytest.raises(FireflyError, match="text"):
         list(from_explorer(tmp_path / "text"))
+
+
+def test_a_long_walk_is_several_conversations(tmp_path: Path) -> None:
+    path = tmp_path / "world.db"
+    calls: list[Said] = [
+        ("east", "look", {"n": number}, text(str(number))) for number in range(2 * MOST_CALLS + 3)
+    ]
+    walked(path, ("a", calls))
+    found = [
+        [text for role, text in filter(lambda part: part[0] == "tool", shown(row))]
+        for row in from_explorer(path)
+    ]
+    assert [len(each) for each in found] == [MOST_CALLS, MOST_CALLS, 3]
+    assert list(chain(*found)) == [str(number) for number in range(2 * MOST_CALLS + 3)]

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import anyio
@@ -21,7 +22,7 @@ from tests.train.tiny_chat_model import chat_model, chat_tokenizer, saved  # noq
 from train.chat import Chat, checked, load_tokenizer  # noqa: E402
 from train.environment import TOO_DEEP, Environment, replayed, tools_of  # noqa: E402
 from train.evaluate import Plan, evaluate  # noqa: E402
-from train.local_policy import LocalPolicy  # noqa: E402
+from train.local_policy import LocalPolicy, _Sampled  # noqa: E402
 from train.models import base_of, check_size, load, parameters  # noqa: E402
 from train.policies import make  # noqa: E402
 from train.policy import Reply, Seat  # noqa: E402
@@ -505,3 +506,9 @@ LARGE = {
     "tie_word_embeddings": True,
 }
 """The shape of Qwen3-4B."""
+
+
+def test_a_model_that_computes_no_numbers_ends_the_run() -> None:
+    sampled = _Sampled(1.0, [Random(0)])
+    with pytest.raises(FireflyError, match="computes no numbers"):
+        sampled(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[0.0, float("nan")]]))
