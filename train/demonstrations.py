@@ -17,6 +17,7 @@ from recorder.canonical import readable_json
 from recorder.errors import FireflyError
 from recorder.exchange import Exchange, NoReply, ToolRef
 from recorder.store import Store
+from replayer.replayer import Replayer, ensure_learned
 from synth.export import trl_sft
 from synth.export.conversation import Function, aliases, function_of, reference
 from synth.export.rollouts import Rollout
@@ -90,8 +91,6 @@ def from_explorer(path: Path) -> Iterator[Row]:
     Raises:
         FireflyError: it is no recording.
     """
-    from replayer.replayer import Replayer, ensure_learned
-
     store = Store(path)
     world = World(store, Replayer(store, ensure_learned(store)))
     runs: defaultdict[str, list[str]] = defaultdict(list)

@@ -20,7 +20,7 @@ from recorder.errors import FireflyError
 from train.chat import Chat, load_tokenizer
 from train.environment import Message, World, prompt_of
 from train.local_policy import LocalPolicy
-from train.models import MODEL, trainable
+from train.models import trainable
 from train.policy import Policy
 from train.recorded_tools import RecordedToolsTrainer, TrlEnvironment, environment_of, tool_set
 from train.reward import RewardKind, Score, score
@@ -33,18 +33,17 @@ from train.training import (
     RunLog,
     arguments,
     checked,
-    explained,
     is_main,
     last_checkpoint,
     lora_config,
     processes,
-    quiet,
     refused,
+    run_to_end,
 )
 
 GROUP, PROMPTS = 8, 16
-"""Rollouts of a task that are compared with each other, and tasks in a step (published recipes for 4B: 8
-and 4 to 32)."""
+"""Rollouts of a task that are compared with each other, and tasks in a step. verl's multi-turn DAPO script for
+Qwen3-4B takes 8 and 32."""
 
 TrainingReward = Literal["binary", "tier-aware", "permuted"]
 """`permuted` is a control: rewards are shuffled among a batch's rollouts, so that nothing can be learned."""
@@ -199,13 +198,8 @@ def train_grpo(
             log.write(step, held_out(policy, step))
 
         trainer.add_callback(Every(settings.eval_every, look))
-    quiet(trainer)
     begin()
-    with explained(folder):
-        trainer.train(resume_from_checkpoint=str(started) if started else None)
-        trainer.save_model(str(folder / MODEL))
-        if is_main():
-            tokenizer.save_pretrained(str(folder / MODEL))
+    run_to_end(trainer, tokenizer, folder, started)
     return {"steps": trainer.state.global_step, "tokens": trainer.state.num_input_tokens_seen}
 
 

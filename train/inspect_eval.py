@@ -196,7 +196,8 @@ class _Player:
         return made
 
 
-@solver  # type: ignore[misc, untyped-decorator, unused-ignore]
+# Inspect AI is not installed where this is type-checked, so its decorators and classes have no type.
+@solver  # type: ignore[untyped-decorator]
 def played(player: _Player) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         made = await player.play(state)
@@ -208,7 +209,7 @@ def played(player: _Player) -> Solver:
     return solve
 
 
-@scorer(metrics=[mean(), stderr()])  # type: ignore[misc, untyped-decorator, unused-ignore]
+@scorer(metrics=[mean(), stderr()])  # type: ignore[untyped-decorator]  # as above
 def rewarded(player: _Player) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         made = player.rollouts[str(state.sample_id), state.epoch - 1]
@@ -332,7 +333,7 @@ def _ours(message: Any) -> Message:
     return from_model(message.text, calls)
 
 
-class WholeParams(ToolParams):  # type: ignore[misc, unused-ignore]
+class WholeParams(ToolParams):  # type: ignore[misc]  # as above
     """The parameters of a tool as they were recorded, with all that JSON Schema can say."""
 
     _recorded: dict[str, Any] = PrivateAttr(default_factory=dict)

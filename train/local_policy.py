@@ -126,7 +126,7 @@ class LocalPolicy:
     def _run(self, batch: list[_Request]) -> None:
         try:
             written = self._generate(batch)
-        except BaseException as error:
+        except BaseException as error:  # the others of the batch wait for it, whatever it was
             failure: BaseException = error
             if isinstance(error, torch.OutOfMemoryError):
                 failure = FireflyError(
@@ -188,7 +188,7 @@ class LocalPolicy:
         return LogitsProcessorList([_Sampled(self._temperature, chances)])
 
 
-class _Sampled(LogitsProcessor):  # type: ignore[misc, unused-ignore]
+class _Sampled(LogitsProcessor):
     """Draws each row's next token from that row's own source of chance, and leaves no other."""
 
     def __init__(self, temperature: float, chances: list[random.Random]) -> None:
@@ -203,4 +203,5 @@ class _Sampled(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         drawn = torch.tensor(chances, dtype=torch.float64, device=scores.device)
         token = (rising <= drawn * rising[:, -1:]).sum(-1, keepdim=True)
         only = torch.full_like(scores, -torch.inf)
-        return only.scatter_(-1, token.clamp_(max=scores.shape[-1] - 1), 0.0)  # type: ignore[return-value]
+        last = scores.shape[-1] - 1
+        return only.scatter_(-1, token.clamp_(max=last), 0.0)  # type: ignore[return-value]  # a Tensor of floats

@@ -12,7 +12,7 @@ from train.summary import tallies_of
 
 LOWEST, HIGHEST = 0.1, 0.9
 """A group whose rewards are all equal teaches nothing: what is nearly never or nearly always right makes few
-others (published recipes filter alike)."""
+others. DAPO (arXiv 2503.14476) leaves groups out that are all right or all wrong."""
 
 
 def filtered(suite: Suite, rollouts: Sequence[Rollout], lowest: float, highest: float) -> Suite:

@@ -63,9 +63,9 @@ def _local(model: str, temperature: float) -> Policy:
     need_training("--policy local")
     from train.chat import Chat, load_tokenizer
     from train.local_policy import LocalPolicy
-    from train.models import base_of, check_size, load, name_of
+    from train.models import check_size, load, name_of
 
-    check_size(base_of(model))
+    check_size(model)
     # Before the weights, which take longer.
     tokenizer = load_tokenizer(model)
     return LocalPolicy(load(model), Chat(tokenizer), name=name_of(model), temperature=temperature)

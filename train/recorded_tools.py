@@ -105,7 +105,8 @@ class _Tools(dict[str, Any]):
         return _ToolCall(self._rollout, len(self._rollout._attempts) - 1, name)
 
 
-class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc, unused-ignore]
+# mypy does not follow TRL, so its trainer has no type.
+class RecordedToolsTrainer(Run, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer whose tools are recorded ones.
 
     Args:

@@ -25,7 +25,7 @@ LONGEST = 1500
 """Characters of a message that are shown."""
 
 
-class SampleLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class SampleLog(TrainerCallback):
     """Appends some rollouts of the last batch to `samples.md` whenever metrics are logged."""
 
     def __init__(self, folder: Path, suite: Suite, reward: Verified) -> None:

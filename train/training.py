@@ -19,6 +19,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recorder.errors import FireflyError
+from train.models import MODEL
 
 METRICS, COMPLETE = "metrics.jsonl", "firefly-complete"
 """A line for each time that something was logged; the file that ends a checkpoint: how many bytes each file
@@ -234,12 +235,22 @@ def last_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def quiet(trainer: Any) -> None:
-    """Keep standard output for what the command prints."""
+def run_to_end(trainer: Any, tokenizer: Any, folder: Path, started: Path | None) -> None:
+    """Train, from a checkpoint on if there is one, and leave the model with its tokenizer in `folder/model`.
+
+    Raises:
+        FireflyError: this machine stopped it.
+    """
+    # Standard output is for what the command prints.
     trainer.remove_callback(PrinterCallback)
+    with explained(folder):
+        trainer.train(resume_from_checkpoint=str(started) if started else None)
+        trainer.save_model(str(folder / MODEL))
+        if is_main():
+            tokenizer.save_pretrained(str(folder / MODEL))
 
 
-class RunLog(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class RunLog(TrainerCallback):
     """Writes metrics as JSON lines, and marks checkpoints that are whole.
 
     Args:
@@ -314,7 +325,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class Every(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class Every(TrainerCallback):
     """Does something every so many steps, and after the last one.
 
     Args:

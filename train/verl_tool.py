@@ -67,7 +67,8 @@ class AgentData(Protocol):
     extra_fields: dict[str, Any]
 
 
-class FireflyReplayTool(BaseTool):  # type: ignore[misc, unused-ignore]
+# verl is not installed where this is type-checked, so its classes have no type.
+class FireflyReplayTool(BaseTool):  # type: ignore[misc]
     """A tool that is answered by a recording. All tools of a rollout are answered in one conversation.
 
     What the model reads is what it reads in evaluation, a miss included. Nothing here can end a rollout, so
@@ -160,7 +161,8 @@ def _tell(agent_data: AgentData, **seen: Any) -> None:
     agent_data.extra_fields[EXTRAS] = {**extras, OURS: ours}
 
 
-class WholeSchema(OpenAIFunctionToolSchema):  # type: ignore[misc, unused-ignore]
+# As above: it comes with verl.
+class WholeSchema(OpenAIFunctionToolSchema):  # type: ignore[misc]
     """A tool's schema that a model is shown as it was recorded."""
 
     _recorded: dict[str, Any] = PrivateAttr(default_factory=dict)
