@@ -42,8 +42,8 @@ from train.training import (
 )
 
 GROUP, PROMPTS = 8, 16
-"""Rollouts of a task that are compared with each other, and tasks in a step. verl's multi-turn DAPO script for
-Qwen3-4B takes 8 and 32."""
+"""Rollouts of a task that are compared with each other, and tasks in a step. The multi-turn DAPO script of
+verl for Qwen3-4B takes 8 and 32."""
 
 TrainingReward = Literal["binary", "tier-aware", "permuted"]
 """`permuted` is a control: rewards are shuffled among a batch's rollouts, so that nothing can be learned."""
