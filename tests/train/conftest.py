@@ -17,7 +17,7 @@ from tests.train.command import planted
 DEMO = Path(__file__).parents[2] / "examples" / "training" / "demo.py"
 SEEDS = (0, 1, 2)
 LIMIT_S = 1500
-"""All of them take some five minutes on two cores."""
+"""All of them take six minutes on two cores."""
 
 
 @dataclass(frozen=True)
